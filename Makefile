@@ -1,0 +1,39 @@
+# Each target makes its own virtual environment in .venv when there is none.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+CAMPAIGN ?= discoveries
+
+.PHONY: discover test bench lint clean
+
+discover: $(VENV)/installed          ## the whole method on the embedded known set; report in discoveries/report.html
+	$(BIN)/opengnome discover $(CAMPAIGN)
+
+test: $(VENV)/developed              ## lint, types and all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+bench: $(VENV)/developed             ## speed, side by side with peers; JSON in benchmarks/results
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run_all.py
+
+lint: $(VENV)/developed              ## format and check
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/developed: $(VENV)/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@

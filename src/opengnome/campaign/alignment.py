@@ -1,0 +1,145 @@
+"""How the oracle's energies compare with the known set's, measured on known crystals and fitted openly.
+
+The oracle relaxes one crystal per element and a seeded sample of known compounds. Its formation energy (its
+own elemental energies subtracted) differs from the table's by an offset that is mostly a sum of element
+contributions (other functional corrections, other references). One shift per element is fitted to that
+difference by ridge-regularised Huber regression, so that single crystals that relax elsewhere do not move it.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from opengnome.campaign.conversion import UNALIGNED, has_energy, weighted_sum
+from opengnome.campaign.events import Aligned, Calculated
+from opengnome.campaign.seeds import seed_for
+from opengnome.crystals import Composition, CrystalTable, concatenate
+from opengnome.crystals.elements import SYMBOLS
+from opengnome.crystals.table import STRUCTURE_COLUMNS
+from opengnome.datasets import KnownSet, load_elemental_crystals
+from opengnome.errors import MissingReferenceError, SettingsError
+
+_HUBER_DELTA = 0.05
+"""Differences above this count linearly instead of squared, eV/atom."""
+_RIDGE = 0.02
+"""Strength of the pull of a shift towards zero, in units of crystals: it matters only for rare elements."""
+_N_FOLDS = 5
+
+
+def reference_crystals(known: KnownSet, *, n_crystals: int, max_atoms: int, seed: int) -> CrystalTable:
+    """What the oracle has to compute: one crystal per element and a seeded sample of `n_crystals` known compounds.
+
+    The elemental crystals are those that come with the package (ids `element-<symbol>`), because tables of
+    compounds often lack some; their energies need not be known, the oracle relaxes them itself.
+    Raises `MissingReferenceError` when the package has none for an element, `SettingsError` when the known set
+    has too few compounds of at most `max_atoms` atoms.
+    """
+    elemental = load_elemental_crystals()
+    position = {identifier: i for i, identifier in enumerate(elemental.ids)}
+    wanted = [elemental_id(SYMBOLS[z]) for z in known.elements]
+    missing = [identifier for identifier in wanted if identifier not in position]
+    if missing:
+        raise MissingReferenceError(
+            f"no reference crystal {', '.join(missing)}; leave these elements out of known.elements"
+        )
+    compounds = [
+        i
+        for i, formula in enumerate(known.table.reduced_formulas)
+        if known.table.n_atoms[i] <= max_atoms and Composition.from_formula(formula).n_elements > 1
+    ]
+    if len(compounds) < n_crystals:
+        raise SettingsError(
+            f"alignment.n_crystals={n_crystals}, but only {len(compounds)} known compounds are small enough"
+        )
+    compounds.sort(key=lambda i: seed_for(seed, "alignment", known.table.ids[i]))
+    drawn = known.table.take(sorted(compounds[:n_crystals]))
+    tables = [elemental.take([position[i] for i in wanted]), drawn]
+    return concatenate([CrystalTable(t.arrow.select(list(STRUCTURE_COLUMNS))) for t in tables])
+
+
+def elemental_id(symbol: str) -> str:
+    """Id of the reference crystal of an element."""
+    return f"element-{symbol}"
+
+
+def no_alignment() -> Aligned:
+    """The oracle made the known set's energies: nothing to shift."""
+    return Aligned(scheme=UNALIGNED, references={}, shifts={}, metrics={})
+
+
+def fit_per_element(known: KnownSet, calculations: Mapping[str, Calculated]) -> Aligned:
+    """Fit one shift per element to the oracle's answers on known crystals.
+
+    Metrics (eV/atom): `offset_before` and `mae_before` of the oracle's formation energy minus the table's,
+    `mae_after` by five-fold cross-validation, `std_after` its robust spread, `n_crystals`, `n_failed`.
+    """
+    energies = {
+        i: c.energy_per_atom for i, c in calculations.items() if has_energy(c) and c.energy_per_atom is not None
+    }
+    symbols = [SYMBOLS[z] for z in known.elements]
+    lost = [symbol for symbol in symbols if elemental_id(symbol) not in energies]
+    if lost:
+        raise MissingReferenceError(
+            f"the oracle failed on the elemental crystals of {', '.join(lost)}; exclude these elements"
+        )
+    references = {symbol: energies[elemental_id(symbol)] for symbol in symbols}
+    fractions, difference = _differences(known, energies, references)
+    return Aligned(
+        scheme="per_element",
+        references=references,
+        shifts=dict(zip(references, _fit(fractions, difference).tolist(), strict=True)),
+        metrics={
+            **_metrics(fractions, difference),
+            "n_failed": float(len(calculations) - len(energies)),
+        },
+    )
+
+
+def _differences(
+    known: KnownSet, energies: Mapping[str, float], references: dict[str, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fractions (n_crystals, n_elements) and table minus oracle formation energy (n_crystals,), compounds only."""
+    symbols = list(references)
+    fractions, difference = [], []
+    for identifier, formula, energy in zip(
+        known.table.ids, known.table.reduced_formulas, known.energies_per_atom.tolist(), strict=True
+    ):
+        composition = Composition.from_formula(formula)
+        if identifier not in energies or composition.n_elements == 1:
+            continue
+        by_symbol = {SYMBOLS[z]: fraction for z, fraction in composition.fractions.items()}
+        fractions.append([by_symbol.get(symbol, 0.0) for symbol in symbols])
+        difference.append(energy - (energies[identifier] - weighted_sum(composition, references)))
+    return np.array(fractions), np.array(difference)
+
+
+def _fit(fractions: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """Huber regression with a ridge by iteratively reweighted least squares; (n_elements,), eV/atom."""
+    weights = np.ones(len(difference))
+    shifts = np.zeros(fractions.shape[1])
+    for _ in range(50):
+        weighted = fractions * weights[:, None]
+        normal = fractions.T @ weighted + _RIDGE * np.eye(fractions.shape[1])
+        updated = np.linalg.solve(normal, weighted.T @ difference)
+        residual = np.abs(difference - fractions @ updated)
+        weights = np.minimum(1.0, _HUBER_DELTA / np.maximum(residual, 1e-12))
+        if np.allclose(updated, shifts, atol=1e-9):
+            break
+        shifts = updated
+    return updated
+
+
+def _metrics(fractions: np.ndarray, difference: np.ndarray) -> dict[str, float]:
+    fold = np.arange(len(difference)) % _N_FOLDS
+    residual = np.empty_like(difference)
+    for k in range(_N_FOLDS):
+        shifts = _fit(fractions[fold != k], difference[fold != k])
+        residual[fold == k] = difference[fold == k] - fractions[fold == k] @ shifts
+    return {
+        "n_crystals": float(len(difference)),
+        "offset_before": float(-difference.mean()),
+        "mae_before": float(np.abs(difference).mean()),
+        "mae_after": float(np.abs(residual).mean()),
+        "median_error_after": float(np.median(np.abs(residual))),
+        "std_after": float(1.4826 * np.median(np.abs(residual - np.median(residual)))),
+    }

@@ -1,0 +1,203 @@
+"""The functions behind `predict`, `hull`, `generate` and `relax`: files in, a row per crystal out."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from opengnome.campaign import work
+from opengnome.campaign.discover import read_state
+from opengnome.campaign.execution import Ended, Unit, local_executor, run_units
+from opengnome.campaign.layout import Layout
+from opengnome.campaign.pool import hull_formation_energies
+from opengnome.campaign.progress import Progress
+from opengnome.campaign.results import CampaignResults
+from opengnome.campaign.selection import Pool
+from opengnome.campaign.tables import OK, Row, failure
+from opengnome.crystals import Composition, Crystal, CrystalTable
+from opengnome.crystals.elements import atomic_number
+from opengnome.crystals.io import ReadRow, read_crystals, write_crystals
+from opengnome.datasets import KnownSetSettings, load_known_set
+from opengnome.errors import CampaignError, MissingReferenceError
+from opengnome.generation import GenerationSettings, generate
+from opengnome.hull import Hull, hull_table
+from opengnome.models import VOLUME_SCALES, Ensemble
+from opengnome.oracles import OracleSettings, Status, read_calculation
+
+INVALID, NO_PREDICTION = "invalid_crystal", "no_prediction"
+
+
+def predict_rows(paths: Sequence[Path], *, model: Path, hull: Path | None = None, scan: bool = False) -> list[Row]:
+    """Predicted formation energies of every crystal in `paths`, in the order of reading.
+
+    With a hull also energy above it and the probability of being stable. A crystal that cannot be read, or has
+    no graph, is a row with status and reason.
+    """
+    read = _read(paths)
+    good = [(r.id, r.crystal) for r in read if r.crystal is not None]
+    rows = {r.id: failure(r.id, INVALID, r.reason) for r in read if r.crystal is None}
+    if good:
+        ensemble = load_ensemble(model)
+        measured_against = None if hull is None else load_hull(hull)
+        rows |= _predicted(good, ensemble, measured_against, scan=scan)
+    return [rows[r.id] for r in read]
+
+
+def hull_rows(path: Path, *, system: str | None = None) -> list[Row]:
+    """Distances and products of every entry of a table or a campaign, a chemical system's only when named."""
+    hull = load_hull(path)
+    entries = list(hull.entries)
+    if system is not None:
+        allowed = {atomic_number(symbol) for symbol in system.split("-")}
+        entries = [e for e in entries if set(e.composition.atomic_numbers) <= allowed]
+    return hull_table(hull, entries)
+
+
+def generate_candidates(
+    paths: Sequence[Path], output: Path, *, known: Path | None, seed: int, settings: GenerationSettings
+) -> tuple[dict[str, int], list[ReadRow]]:
+    """Candidates from the crystals in `paths`, written to `output`; counts, and parents that could not be read."""
+    read = _read(paths)
+    parents = [(r.id, r.crystal) for r in read if r.crystal is not None]
+    known_crystals = [] if known is None else [r.crystal for r in read_crystals(known) if r.crystal is not None]
+    formulas = frozenset(c.reduced_formula for c in [*(c for _, c in parents), *known_crystals])
+    table = CrystalTable.from_crystals([c for _, c in parents], [i for i, _ in parents])
+    result = generate(table, settings, known_formulas=formulas, seed=seed)
+    write_crystals(output, result.table)
+    return result.counts, [r for r in read if r.crystal is None]
+
+
+def relax_rows(
+    paths: Sequence[Path],
+    *,
+    settings: OracleSettings,
+    relaxed: Path | None = None,
+    keep: Path | None = None,
+    workers: int = 0,
+    progress: Progress,
+) -> list[Row]:
+    """Relax every crystal in `paths` on all cores; the relaxed ones are written to `relaxed` when given.
+
+    Full calculations are kept in the folder `keep` when given, and a finished one is never repeated.
+    """
+    read = _read(paths)
+    rows = {r.id: failure(r.id, INVALID, r.reason) for r in read if r.crystal is None}
+    crystals = {r.id: r.crystal for r in read if r.crystal is not None}
+    results: dict[str, Crystal] = {}
+    with _calculations_folder(keep) as folder:
+        units = {identifier: _relax_unit(folder, crystal, settings) for identifier, crystal in crystals.items()}
+        distinct = {unit.path: unit for unit in units.values()}  # the same crystal twice is one calculation
+        ended_by_path: dict[Path, Ended] = {}
+        for ended in run_units(distinct.values(), lambda: local_executor(workers)):
+            ended_by_path[ended.unit.path] = ended
+            progress.step("relaxing", len(ended_by_path), len(distinct))
+        for identifier, unit in units.items():
+            rows[identifier] = _relaxed_row(identifier, crystals[identifier], ended_by_path[unit.path], results)
+    if relaxed is not None and results:
+        ids = [r.id for r in read if r.id in results]
+        write_crystals(relaxed, CrystalTable.from_crystals([results[i] for i in ids], ids))
+    return [rows[r.id] for r in read]
+
+
+def load_ensemble(path: Path) -> Ensemble:
+    """An ensemble from its directory, or the latest one of a campaign."""
+    if Layout(path).journal.is_file():
+        ready = [r.ensemble for _, r in sorted(read_state(path).rounds.items()) if r.ensemble is not None]
+        if not ready:
+            raise CampaignError(f"the campaign in {path} has no trained ensemble yet")
+        return Ensemble.load(path / ready[-1].path)
+    return Ensemble.load(path)
+
+
+def load_hull(path: Path) -> Hull:
+    """The hull of a campaign, or of a table of crystals with energies."""
+    if Layout(path).journal.is_file():
+        return CampaignResults(path).hull
+    return Hull(load_known_set(KnownSetSettings(source=str(path))).entries)
+
+
+def _read(paths: Sequence[Path]) -> list[ReadRow]:
+    """All rows of all paths, with ids made unique by the file they came from."""
+    rows: list[ReadRow] = []
+    taken: set[str] = set()
+    for path in paths:
+        for row in read_crystals(path):
+            identifier = row.id
+            n = 2
+            while identifier in taken:
+                identifier, n = f"{row.id}-{n}", n + 1
+            taken.add(identifier)
+            rows.append(ReadRow(identifier, row.crystal, row.reason))
+    return rows
+
+
+def _predicted(
+    crystals: Sequence[tuple[str, Crystal]], ensemble: Ensemble, hull: Hull | None, *, scan: bool
+) -> dict[str, Row]:
+    ids = [identifier for identifier, _ in crystals]
+    table = CrystalTable.from_crystals([crystal for _, crystal in crystals], ids)
+    prediction = ensemble.predict(table, volume_scales=VOLUME_SCALES if scan else (1.0,))
+    low, high = prediction.interval(0.9)
+    rows = {}
+    for i, (identifier, crystal) in enumerate(crystals):
+        if prediction.reasons[i]:
+            rows[identifier] = failure(identifier, NO_PREDICTION, prediction.reasons[i])
+            continue
+        rows[identifier] = {
+            "id": identifier,
+            "reduced_formula": crystal.reduced_formula,
+            "status": OK,
+            "reason": "",
+            "formation_energy_per_atom": float(prediction.formation_energy_per_atom[i]),
+            "formation_energy_std": float(prediction.std[i]),
+            "interval_low": float(low[i]),
+            "interval_high": float(high[i]),
+            "volume_scale": float(prediction.volume_scale[i]),
+        }
+        if hull is not None:
+            rows[identifier] |= _against_hull(crystal.composition, rows[identifier], hull)
+    return rows
+
+
+def _against_hull(composition: Composition, row: Row, hull: Hull) -> Row:
+    try:
+        distance = row["formation_energy_per_atom"] - float(hull_formation_energies(hull, [composition])[0])
+    except MissingReferenceError as error:
+        return {"status": "no_hull", "reason": str(error)}
+    pool = Pool([row["id"]], [row["reduced_formula"]], np.array([distance]), np.array([row["formation_energy_std"]]))
+    return {"energy_above_hull": distance, "probability_stable": float(pool.probability_stable[0])}
+
+
+@contextmanager
+def _calculations_folder(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep
+        return
+    with tempfile.TemporaryDirectory(prefix="opengnome-relax-") as folder:
+        yield Path(folder)
+
+
+def _relax_unit(folder: Path, crystal: Crystal, settings: OracleSettings) -> Unit:
+    path = folder / f"{work.calculation_key(crystal, settings)}.parquet"
+    return Unit(path, work.calculate, {"path": path, "crystal": crystal, "settings": settings})
+
+
+def _relaxed_row(identifier: str, crystal: Crystal, ended: Ended, results: dict[str, Crystal]) -> Row:
+    if ended.lost:
+        return failure(identifier, Status.FAILED.value, ended.lost) | {"reduced_formula": crystal.reduced_formula}
+    calculation = read_calculation(ended.unit.path)
+    if calculation.crystal is not None:
+        results[identifier] = calculation.crystal
+    return {
+        "id": identifier,
+        "reduced_formula": calculation.initial.reduced_formula,
+        "status": OK if calculation.status == Status.CONVERGED else calculation.status.value,
+        "reason": calculation.reason,
+        "energy_per_atom": calculation.energy_per_atom,
+        "n_steps": calculation.n_steps,
+        "fmax": calculation.fmax,
+        "seconds": calculation.seconds,
+    }

@@ -1,0 +1,126 @@
+"""Starting and resuming a campaign: the function behind `opengnome discover`."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from pathlib import Path
+
+from opengnome import settings as settings_io
+from opengnome.campaign.execution import local_executor
+from opengnome.campaign.journal import Journal
+from opengnome.campaign.layout import Layout
+from opengnome.campaign.loop import run
+from opengnome.campaign.perform import Performer
+from opengnome.campaign.progress import Progress
+from opengnome.campaign.settings import CampaignSettings
+from opengnome.campaign.state import CampaignState, fold
+from opengnome.errors import CampaignError
+
+
+def discover(
+    root: Path,
+    settings: CampaignSettings | None = None,
+    *,
+    make_executor: Callable[[], Executor] | None = None,
+    progress: Progress | None = None,
+) -> CampaignState:
+    """Run the campaign in `root` until it is finished; resume it when it has begun.
+
+    `settings` may be left out to resume. Raises `CampaignError` when the directory holds a campaign with other
+    settings or is being run by another process, `SettingsError` when the settings cannot work.
+    """
+    layout = Layout(root)
+    settings = _fix_settings(layout, settings)
+    progress = progress or Progress(layout.progress)
+    workers = settings.execution.workers
+    performer = Performer(
+        root, settings, make_executor=make_executor or (lambda: local_executor(workers)), progress=progress
+    )
+    with Journal(layout.journal) as journal:
+        _refuse_other_known_set(journal, performer)
+        return run(journal, settings, performer)
+
+
+def load_settings(
+    root: Path,
+    path: Path | None,
+    *,
+    overrides: Iterable[str] = (),
+    workers: int | None = None,
+    resume: bool = False,
+) -> CampaignSettings:
+    """Settings for `discover` from a file and overrides; those the campaign has when none are given.
+
+    A campaign that has begun keeps its settings; only the number of workers may change.
+    Raises `CampaignError` when asked to resume where no campaign is, `SettingsError` on wrong settings.
+    """
+    overrides = list(overrides)
+    begun = Layout(root).settings.is_file()
+    if resume and not begun:
+        raise CampaignError(f"{root} holds no campaign to resume; leave out --resume to start one")
+    if begun and path is None and not overrides:
+        settings = read_settings(root)
+    else:
+        settings = settings_io.load(CampaignSettings, path, overrides)
+    if workers is not None:
+        execution = settings.execution.model_copy(update={"workers": workers})
+        settings = settings.model_copy(update={"execution": execution})
+    return settings
+
+
+def read_settings(root: Path) -> CampaignSettings:
+    """The resolved settings a campaign runs with."""
+    layout = Layout(root)
+    if not layout.settings.is_file():
+        raise CampaignError(f"{root} holds no campaign: there is no {layout.settings.name} in it")
+    return settings_io.load(CampaignSettings, layout.settings)
+
+
+def read_state(root: Path) -> CampaignState:
+    """State of a campaign, folded from its journal; works while the campaign runs."""
+    with Journal(Layout(root).journal, read_only=True) as journal:
+        return fold(journal)
+
+
+def _fix_settings(layout: Layout, settings: CampaignSettings | None) -> CampaignSettings:
+    """The campaign's settings: those written in its directory, which given ones must equal."""
+    if layout.settings.is_file():
+        written = read_settings(layout.root)
+        if settings is not None and settings.digest != written.digest:
+            raise CampaignError(
+                f"{layout.root} holds a campaign with other settings ({', '.join(_differences(written, settings))}); "
+                "resume it without settings, or choose a new directory"
+            )
+        return settings or written
+    if settings is None:
+        raise CampaignError(f"{layout.root} holds no campaign to resume; give settings to start one")
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+        layout.settings.write_text(settings_io.to_toml(settings))
+    except OSError as error:
+        raise CampaignError(f"cannot write to {layout.root}: {error.strerror}; choose another directory") from error
+    return settings
+
+
+def _differences(written: CampaignSettings, given: CampaignSettings) -> list[str]:
+    old, new = written.model_dump(), given.model_dump()
+    names = []
+    for section, value in new.items():
+        if section in ("execution", "name") or old[section] == value:
+            continue
+        if isinstance(value, dict):
+            names += [f"{section}.{key}" for key, item in value.items() if old[section].get(key) != item]
+        else:
+            names.append(section)
+    return names
+
+
+def _refuse_other_known_set(journal: Journal, performer: Performer) -> None:
+    started = fold(journal).started
+    if started is None:
+        return
+    digest = performer.knowledge.known.digest
+    if started.known_digest != digest:
+        raise CampaignError(
+            f"the known set has changed since the campaign began (digest {digest}, was {started.known_digest}); "
+            "put the old table back or begin a new campaign"
+        )

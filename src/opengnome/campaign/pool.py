@@ -1,0 +1,110 @@
+"""From screened shards to chosen candidates: the impure shell around `selection`."""
+
+from collections import Counter
+
+import numpy as np
+
+from opengnome.campaign.events import Choice, Selected
+from opengnome.campaign.knowledge import Knowledge
+from opengnome.campaign.layout import Layout
+from opengnome.campaign.progress import Progress
+from opengnome.campaign.seeds import seed_for
+from opengnome.campaign.selection import ARMS, Pool, choose, lowest_per_composition, within_window
+from opengnome.campaign.state import CampaignState
+from opengnome.crystals import Composition, CrystalTable, concatenate
+from opengnome.crystals.io import read_table, write_table
+from opengnome.hull import Hull
+
+
+def select_candidates(
+    layout: Layout, knowledge: Knowledge, state: CampaignState, number: int, progress: Progress
+) -> Selected:
+    """Measure the pool of a round against the hull, filter it, and choose for every arm."""
+    shards = state.round(number).shards
+    table = concatenate([read_table(layout.root / shards[s].path) for s in sorted(shards)])
+    hull = knowledge.hull(state, before_round=number)
+    compositions = _compositions(table)
+    predicted = table.arrow["formation_energy_per_atom"].to_numpy()
+    hull_energy = hull_formation_energies(hull, compositions)
+    pool = Pool(table.ids, table.reduced_formulas, predicted - hull_energy, table.arrow["std"].to_numpy())
+
+    settings = knowledge.settings
+    window = within_window(pool, window=settings.screening.window)
+    kept = lowest_per_composition(pool, window)
+    arms = choose(pool, kept, settings.rounds, seed=seed_for(settings.seed, "selection", number))
+    positions = sorted({i for chosen in arms.values() for i in chosen}, key=lambda i: pool.ids[i])
+
+    counts = dict(sum((Counter(shards[s].counts) for s in sorted(shards)), Counter()))
+    counts |= {
+        "generated": len(pool.ids),
+        "predicted": int(np.isfinite(pool.decomposition_energy).sum()),
+        "within_window": int(window.sum()),
+        "lowest_per_composition": len(kept),
+        **{f"chosen_{arm}": len(chosen) for arm, chosen in arms.items()},
+        "chosen": len(positions),
+    }
+    write_table(layout.pool(number), _pool_table(table, pool, hull_energy, kept))
+    write_table(layout.chosen(number), table.take(positions))
+    progress.message(
+        f"round {number}: {counts['generated']} candidates, {counts['within_window']} within "
+        f"{1e3 * settings.screening.window:.0f} meV/atom, {counts['lowest_per_composition']} compositions, "
+        f"{counts['chosen']} chosen"
+    )
+    initial = hull_formation_energies(knowledge.initial_hull, [compositions[i] for i in positions])
+    choices = tuple(
+        _choice(table, pool, i, arms, hull_energy[i], initial_energy)
+        for i, initial_energy in zip(positions, initial.tolist(), strict=True)
+    )
+    return Selected(round=number, counts=counts, choices=choices, path=layout.relative(layout.pool(number)))
+
+
+def hull_formation_energies(hull: Hull, compositions: list[Composition]) -> np.ndarray:
+    """Formation energy of the hull at each composition, eV/atom, shape (n,)."""
+    zero_formation = np.array([-hull.formation_energy_per_atom(c, 0.0) for c in compositions])
+    return -hull.distances_from_hull(compositions, zero_formation)
+
+
+def _compositions(table: CrystalTable) -> list[Composition]:
+    cache: dict[str, Composition] = {}
+    for formula in table.reduced_formulas:
+        if formula not in cache:
+            cache[formula] = Composition.from_formula(formula)
+    return [cache[formula] for formula in table.reduced_formulas]
+
+
+def _pool_table(table: CrystalTable, pool: Pool, hull_energy: np.ndarray, kept: np.ndarray) -> CrystalTable:
+    """The pool with what was decided of each candidate: what was not kept stays visible."""
+    is_kept = np.zeros(len(table), dtype=bool)
+    is_kept[kept] = True
+    return (
+        table.with_column("predicted_decomposition_energy", pool.decomposition_energy)
+        .with_column("probability_stable", pool.probability_stable)
+        .with_column("hull_energy_per_atom", hull_energy)
+        .with_column("kept", is_kept)
+    )
+
+
+def _choice(
+    table: CrystalTable,
+    pool: Pool,
+    i: int,
+    arms: dict[str, list[int]],
+    hull_energy: float,
+    initial_hull_energy: float,
+) -> Choice:
+    row = {name: table.arrow[name][i].as_py() for name in ("method", "parent_ids", "replaced", "volume_scale")}
+    return Choice(
+        candidate_id=pool.ids[i],
+        reduced_formula=pool.reduced_formulas[i],
+        arms=tuple(arm for arm in ARMS if i in arms[arm]),
+        predicted_formation_energy_per_atom=float(pool.decomposition_energy[i] + hull_energy),
+        predicted_std=float(pool.std[i]),
+        predicted_decomposition_energy=float(pool.decomposition_energy[i]),
+        hull_energy_per_atom=float(hull_energy),
+        initial_hull_energy_per_atom=initial_hull_energy,
+        probability_stable=float(pool.probability_stable[i]),
+        volume_scale=row["volume_scale"],
+        method=row["method"],
+        parent_ids=tuple(row["parent_ids"]),
+        replaced=row["replaced"],
+    )

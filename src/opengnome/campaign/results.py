@@ -1,0 +1,129 @@
+"""What a campaign has found: its discoveries against the hull as it is now."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from opengnome.campaign.conversion import entry_of, has_energy
+from opengnome.campaign.discover import read_settings, read_state
+from opengnome.campaign.events import Calculated, Choice
+from opengnome.campaign.knowledge import Knowledge
+from opengnome.campaign.metrics import ON_HULL_TOLERANCE
+from opengnome.campaign.settings import CampaignSettings
+from opengnome.campaign.state import CampaignState
+from opengnome.crystals import Crystal
+from opengnome.crystals.symmetry import symmetry_dataset
+from opengnome.datasets import load_known_set
+from opengnome.errors import CampaignError
+from opengnome.hull import Entry, Hull
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """A calculated candidate on the hull of everything the campaign knows."""
+
+    id: str
+    reduced_formula: str
+    space_group: str
+    space_group_number: int
+    formation_energy_per_atom: float
+    """eV/atom, at the level of the known set."""
+    decomposition_energy: float
+    """Distance to the hull without this entry, eV/atom; negative is the depth of stability."""
+    decomposition_energy_std: float
+    """Spread of the alignment of oracle and known set, eV/atom; zero where the oracle made the known set."""
+    decomposition_products: str
+    distance_to_initial_hull: float
+    """eV/atom; below zero: more stable than any mixture of the known set."""
+    round: int
+    method: str
+    parent_ids: tuple[str, ...]
+    replaced: str
+    predicted_decomposition_energy: float
+    predicted_std: float
+    crystal: Crystal
+
+
+class CampaignResults:
+    """A campaign read back: settings, state, hulls, entries, discoveries. Never writes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.settings: CampaignSettings = read_settings(root)
+        self.state: CampaignState = read_state(root)
+        if self.state.started is None:
+            raise CampaignError(f"the campaign in {root} has not begun yet; run opengnome discover {root}")
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        return Knowledge(self.root, load_known_set(self.settings.known), self.settings)
+
+    @cached_property
+    def choices(self) -> Mapping[str, Choice]:
+        """All chosen candidates by id."""
+        return {
+            choice.candidate_id: choice
+            for _, current in sorted(self.state.rounds.items())
+            if current.selection is not None
+            for choice in current.selection.choices
+        }
+
+    @cached_property
+    def calculations(self) -> tuple[Calculated, ...]:
+        """All calculations of candidates, in the order of round and id."""
+        events = (c for current in self.state.rounds.values() for c in current.calculations.values())
+        return tuple(sorted(events, key=lambda c: (c.round, c.crystal_id)))
+
+    @cached_property
+    def entries(self) -> Mapping[str, Entry]:
+        """Hull entries of the converged calculations, by candidate id."""
+        alignment = self.state.alignment
+        if alignment is None:
+            return {}
+        level = self.knowledge.known.level
+        return {c.crystal_id: entry_of(c, alignment, level=level) for c in self.calculations if has_energy(c)}
+
+    @cached_property
+    def hull(self) -> Hull:
+        """Hull of the known set and every converged calculation."""
+        return self.knowledge.initial_hull.with_entries(tuple(self.entries.values()))
+
+    @cached_property
+    def discoveries(self) -> tuple[Discovery, ...]:
+        """Calculated candidates that lie on the current hull, the deepest first."""
+        found = [
+            self._discovery(calculated, self.entries[calculated.crystal_id])
+            for calculated in self.calculations
+            if calculated.crystal_id in self.entries
+            and self.hull.energy_above_hull(self.entries[calculated.crystal_id]) <= ON_HULL_TOLERANCE
+        ]
+        return tuple(sorted(found, key=lambda d: (d.decomposition_energy, d.id)))
+
+    def _discovery(self, calculated: Calculated, entry: Entry) -> Discovery:
+        crystal = self.knowledge.relaxed(calculated)
+        if crystal is None:
+            raise CampaignError(f"{calculated.path} converged but holds no relaxed crystal; the file is damaged")
+        choice = self.choices[calculated.crystal_id]
+        symmetry = symmetry_dataset(crystal, symprec=0.1)
+        formation = self.hull.formation_energy_per_atom(entry.composition, entry.corrected_energy_per_atom)
+        products = self.hull.decompose(entry.composition, without=frozenset({entry.id})).products
+        alignment = self.state.alignment
+        return Discovery(
+            id=entry.id,
+            reduced_formula=calculated.reduced_formula,
+            space_group=symmetry.symbol,
+            space_group_number=symmetry.number,
+            formation_energy_per_atom=formation,
+            decomposition_energy=self.hull.decomposition_energy(entry),
+            decomposition_energy_std=0.0 if alignment is None else alignment.metrics.get("std_after", 0.0),
+            decomposition_products=" + ".join(f"{fraction:.2f} {formula}" for _, formula, fraction in products),
+            distance_to_initial_hull=formation - choice.initial_hull_energy_per_atom,
+            round=calculated.round,
+            method=choice.method,
+            parent_ids=choice.parent_ids,
+            replaced=choice.replaced,
+            predicted_decomposition_energy=choice.predicted_decomposition_energy,
+            predicted_std=choice.predicted_std,
+            crystal=crystal,
+        )

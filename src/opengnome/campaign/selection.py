@@ -1,0 +1,92 @@
+"""Who is worth a calculation: filters on the predicted pool, the model's choice, and the random controls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr
+
+from opengnome.campaign.seeds import seed_for
+from opengnome.campaign.settings import RoundSettings
+
+MODEL, RANDOM_FILTERED, RANDOM_UNFILTERED = "model", "random_filtered", "random_unfiltered"
+ARMS = (MODEL, RANDOM_FILTERED, RANDOM_UNFILTERED)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All generated candidates of a round with what is predicted of them; arrays of shape (n_candidates,)."""
+
+    ids: Sequence[str]
+    reduced_formulas: Sequence[str]
+    decomposition_energy: np.ndarray
+    """Predicted, against the hull at the start of the round, eV/atom; NaN where nothing could be predicted."""
+    std: np.ndarray
+    """Calibrated standard deviation of the prediction, eV/atom."""
+
+    @property
+    def probability_stable(self) -> np.ndarray:
+        """Probability of lying on or below the hull under a normal error."""
+        return ndtr(-self.decomposition_energy / np.maximum(self.std, 1e-6))
+
+
+def within_window(pool: Pool, *, window: float) -> np.ndarray:
+    """Mask of candidates predicted at most `window` eV/atom above the hull."""
+    with np.errstate(invalid="ignore"):
+        return pool.decomposition_energy <= window
+
+
+def lowest_per_composition(pool: Pool, mask: np.ndarray) -> np.ndarray:
+    """Positions of the lowest predicted candidate of each composition among those in `mask`.
+
+    Ties are broken by id, so the order of candidates does not matter.
+    """
+    best: dict[str, int] = {}
+    for i in np.flatnonzero(mask).tolist():
+        formula = pool.reduced_formulas[i]
+        rank = (pool.decomposition_energy[i], pool.ids[i])
+        if formula not in best or rank < (pool.decomposition_energy[best[formula]], pool.ids[best[formula]]):
+            best[formula] = i
+    return np.array(sorted(best.values()), dtype=int)
+
+
+def choose(pool: Pool, kept: np.ndarray, settings: RoundSettings, *, seed: int) -> dict[str, list[int]]:
+    """Positions chosen by each arm: the model's best of `kept`, and seeded random draws.
+
+    The random arms draw independently, so a candidate may be in several; it is calculated once. The unfiltered
+    arm draws from one candidate per composition of the whole pool, whatever is predicted of it.
+    """
+    everything = np.ones(len(pool.ids), dtype=bool)
+    return {
+        MODEL: _best(pool, kept, settings),
+        RANDOM_FILTERED: _draw(pool, kept, settings.random_filtered, seed=seed_for(seed, RANDOM_FILTERED)),
+        RANDOM_UNFILTERED: _draw(
+            pool,
+            _random_per_composition(pool, everything, seed=seed_for(seed, "composition")),
+            settings.random_unfiltered,
+            seed=seed_for(seed, RANDOM_UNFILTERED),
+        ),
+    }
+
+
+def _best(pool: Pool, kept: np.ndarray, settings: RoundSettings) -> list[int]:
+    by_probability = settings.acquisition == "probability_stable"
+    score = -pool.probability_stable if by_probability else pool.decomposition_energy
+    ranked = sorted(kept.tolist(), key=lambda i: (score[i], pool.decomposition_energy[i], pool.ids[i]))
+    return ranked[: settings.budget]
+
+
+def _draw(pool: Pool, positions: np.ndarray, n: int, *, seed: int) -> list[int]:
+    if n == 0:
+        return []
+    return sorted(positions.tolist(), key=lambda i: seed_for(seed, pool.ids[i]))[:n]
+
+
+def _random_per_composition(pool: Pool, mask: np.ndarray, *, seed: int) -> np.ndarray:
+    best: dict[str, tuple[int, int]] = {}
+    for i in np.flatnonzero(mask).tolist():
+        rank = (seed_for(seed, pool.ids[i]), i)
+        formula = pool.reduced_formulas[i]
+        if formula not in best or rank < best[formula]:
+            best[formula] = rank
+    return np.array(sorted(i for _, i in best.values()), dtype=int)

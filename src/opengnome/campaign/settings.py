@@ -1,0 +1,120 @@
+"""Settings of a campaign: the settings of its parts, composed."""
+
+import hashlib
+from typing import Literal
+
+from pydantic import Field
+
+from opengnome.datasets import KnownSetSettings
+from opengnome.generation import GenerationSettings
+from opengnome.models import ModelSettings, TrainingSettings
+from opengnome.oracles import OracleSettings
+from opengnome.settings import Settings
+
+
+class ParentSettings(Settings):
+    """Which crystals candidates are made from."""
+
+    max_atoms: int = Field(default=20, ge=1)
+    """Largest cell of a parent, atoms."""
+    max_energy_above_hull: float = Field(default=0.1, ge=0)
+    """Known crystals further above the current hull are no parents, eV/atom."""
+    max_parents: int | None = Field(default=None, ge=1)
+    """Known parents per round, drawn anew each round; all when not set. Discoveries are always parents."""
+    parents_per_shard: int = Field(default=50, ge=1)
+    """Parents in one unit of screening work."""
+
+
+class TrainingSetSettings(Settings):
+    """What the models learn from."""
+
+    max_atoms: int = Field(default=20, ge=1)
+    """Largest cell, atoms."""
+    max_formation_energy_per_atom: float = 2.0
+    """Rows above this formation energy are left out, eV/atom: exploded starts teach nothing."""
+    frames_per_calculation: int = Field(default=2, ge=0)
+    """Unrelaxed frames of each relaxation that are added, spread from the first to the last but one."""
+    embedded_frames: bool = True
+    """Add the strained and unrelaxed crystals that come with the embedded known set; ignored for other sets."""
+
+
+class EnsembleSettings(Settings):
+    """Size of the ensemble."""
+
+    n_members: int = Field(default=4, ge=2)
+    """Networks that differ in their seed only; the paper has 10."""
+
+
+class ScreeningSettings(Settings):
+    """How candidates are judged."""
+
+    n_volume_scales: int = Field(default=20, ge=1)
+    """Volumes scanned per candidate; 1 judges the volume as generated."""
+    lowest_volume_scale: float = Field(default=0.8, gt=0)
+    """Smallest volume of the scan as a share of the generated one."""
+    highest_volume_scale: float = Field(default=1.2, gt=0)
+    """Largest volume of the scan."""
+    window: float = 0.05
+    """Keep candidates whose predicted energy is at most this far above the current hull, eV/atom."""
+
+
+class RoundSettings(Settings):
+    """How many rounds, how many calculations, and which control arms."""
+
+    n_rounds: int = Field(default=3, ge=1)
+    """Rounds."""
+    budget: int = Field(default=40, ge=1)
+    """Calculations per round chosen by the model."""
+    random_filtered: int = Field(default=0, ge=0)
+    """Control arm: calculations per round drawn at random from the pool that passed the filters."""
+    random_unfiltered: int = Field(default=0, ge=0)
+    """Control arm: calculations per round drawn at random from all generated candidates."""
+    acquisition: Literal["probability_stable", "decomposition_energy"] = "probability_stable"
+    """Order of the model's choice: probability of lying on or below the hull by the calibrated spread, or the
+    predicted decomposition energy alone."""
+
+
+class AlignmentSettings(Settings):
+    """How oracle energies are brought to the level of the known set."""
+
+    scheme: Literal["none", "per_element"] = "none"
+    """`none`: the oracle made the known set's energies. `per_element`: the oracle relaxes known crystals first,
+    and one shift per element is fitted to the difference of formation energies."""
+    n_crystals: int = Field(default=300, ge=10)
+    """Known compounds computed for the fit, beside one crystal per element."""
+
+
+class ExecutionSettings(Settings):
+    """Where the work is done."""
+
+    workers: int = Field(default=0, ge=0)
+    """Processes; 0 takes one per core. Each uses one thread."""
+    attempts: int = Field(default=3, ge=1)
+    """How often a unit may take its process down before it counts as failed."""
+
+
+class CampaignSettings(Settings):
+    """Everything a campaign depends on."""
+
+    name: str = "campaign"
+    """Shown in the report."""
+    seed: int = Field(default=0, ge=0)
+    """All randomness follows from it and from the identity of what is drawn."""
+    known: KnownSetSettings = KnownSetSettings()
+    parents: ParentSettings = ParentSettings()
+    generation: GenerationSettings = GenerationSettings()
+    training_set: TrainingSetSettings = TrainingSetSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    ensemble: EnsembleSettings = EnsembleSettings()
+    screening: ScreeningSettings = ScreeningSettings()
+    rounds: RoundSettings = RoundSettings()
+    oracle: OracleSettings = OracleSettings()
+    alignment: AlignmentSettings = AlignmentSettings()
+    execution: ExecutionSettings = ExecutionSettings()
+
+    @property
+    def digest(self) -> str:
+        """Hash of all settings that the result depends on: where the work is done is not one of them."""
+        text = self.model_dump_json(exclude={"execution", "name"})
+        return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,95 @@
+"""Training an ensemble outside a campaign: the function behind `opengnome train`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from opengnome.campaign import work
+from opengnome.campaign.execution import Unit, local_executor, run_units
+from opengnome.campaign.progress import Progress
+from opengnome.campaign.seeds import seed_for
+from opengnome.crystals import CrystalTable
+from opengnome.crystals.io import read_table, write_table
+from opengnome.crystals.table import STRUCTURE_COLUMNS
+from opengnome.datasets import held_out_mask
+from opengnome.errors import CampaignError, SettingsError
+from opengnome.models import Ensemble, ModelSettings, TrainingSettings, assemble_ensemble
+from opengnome.settings import Settings
+
+
+class TrainSettings(Settings):
+    """Network and training, as in a campaign."""
+
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+def train_ensemble(
+    table_path: Path,
+    output: Path,
+    *,
+    column: str,
+    max_atoms: int,
+    n_members: int,
+    seed: int,
+    settings: TrainSettings,
+    workers: int,
+    progress: Progress,
+) -> Ensemble:
+    """Train `n_members` networks on a table and calibrate them on the held-out compositions.
+
+    Killed and started again, members that are finished are kept. Raises `SettingsError` when the column is
+    missing or nothing is left to train on.
+    """
+    rows = training_table(table_path, column=column, max_atoms=max_atoms)
+    training_path = output / "training.parquet"
+    output.mkdir(parents=True, exist_ok=True)
+    write_table(training_path, rows)
+    units = [_unit(output, training_path, settings, seed, member) for member in range(n_members)]
+
+    def tick(running: list[Unit]) -> None:
+        notes = [log.read_text().splitlines()[-1:] for u in running if (log := u.log) is not None and log.is_file()]
+        progress.step("training", done, n_members, next((note[0] for note in notes if note), ""))
+
+    done = 0
+    for done, ended in enumerate(run_units(units, lambda: local_executor(workers), on_wait=tick), start=1):
+        if ended.lost:
+            raise CampaignError(f"training {ended.unit.path.name}: {ended.lost}; use fewer workers or smaller batches")
+        progress.step("training", done, n_members)
+    return assemble_ensemble(
+        [unit.path for unit in units],
+        output,
+        table=rows,
+        targets=rows.arrow["target"].to_numpy(),
+        held_out=rows.arrow["held_out"].to_numpy(zero_copy_only=False),
+    )
+
+
+def training_table(path: Path, *, column: str, max_atoms: int) -> CrystalTable:
+    """Rows of a table that can be trained on, with `target` (eV/atom) and `held_out` columns."""
+    table = read_table(path)
+    if column not in table.column_names:
+        raise SettingsError(
+            f"{path} has no column {column!r}; its columns are {table.column_names}. Name one with --column"
+        )
+    targets = np.array([np.nan if value is None else value for value in table.column(column)], dtype=float)
+    usable = np.isfinite(targets) & (table.n_atoms <= max_atoms)
+    if not usable.any():
+        raise SettingsError(f"{path}: no crystal of at most {max_atoms} atoms has a value in {column!r}")
+    rows = CrystalTable(table.filter(usable).arrow.select(list(STRUCTURE_COLUMNS)))
+    rows = rows.with_column("target", targets[usable])
+    return rows.with_column("held_out", held_out_mask(rows.reduced_formulas))
+
+
+def _unit(output: Path, training_path: Path, settings: TrainSettings, seed: int, member: int) -> Unit:
+    path = output / "members" / f"{member}.safetensors"
+    log = path.with_suffix(".log")
+    arguments = {
+        "path": path,
+        "log": log,
+        "training_path": training_path,
+        "model": settings.model,
+        "training": settings.training,
+        "seed": seed_for(seed, "member", member),
+    }
+    return Unit(path, work.train, arguments, log=log)

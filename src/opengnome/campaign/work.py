@@ -1,0 +1,119 @@
+"""What workers do. Each function is a pure function of its arguments and leaves one file."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from opengnome.campaign.settings import ScreeningSettings
+from opengnome.crystals import Crystal, CrystalTable, digest
+from opengnome.crystals.io import read_table, write_table
+from opengnome.generation import GenerationSettings, generate
+from opengnome.models import Ensemble, ModelSettings, TrainingSettings, train_member
+from opengnome.oracles import Oracle, OracleSettings, make_oracle, write_calculation
+
+COUNT_PREFIX = "opengnome:count:"
+"""Key prefix of the generation counts in the metadata of a shard file."""
+
+
+def calculate(*, path: Path, crystal: Crystal, settings: OracleSettings) -> None:
+    """Relax one crystal; the file is its `Calculation`, also when the relaxation failed."""
+    _one_thread()
+    write_calculation(path, _oracle(settings.model_dump_json()).relax(crystal))
+
+
+def calculation_key(crystal: Crystal, settings: OracleSettings) -> str:
+    """Name of a calculation (32 hex characters): the digests of its crystal and of the oracle's settings."""
+    text = f"{digest(crystal)}:{settings.model_dump_json()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def train(
+    *,
+    path: Path,
+    log: Path,
+    training_path: Path,
+    model: ModelSettings,
+    training: TrainingSettings,
+    seed: int,
+) -> None:
+    """Train one network on the rows of a training file; the file is its checkpoint."""
+    _one_thread()
+    table = read_table(training_path)
+    train_member(
+        table,
+        np.array(table.column("target"), dtype=float),
+        held_out=np.array(table.column("held_out"), dtype=bool),
+        model=model,
+        training=training,
+        seed=seed,
+        path=path,
+        progress=_line_writer(log),
+    )
+
+
+def screen(
+    *,
+    path: Path,
+    parents_path: Path,
+    start: int,
+    stop: int,
+    formulas_path: Path,
+    generation: GenerationSettings,
+    screening: ScreeningSettings,
+    ensemble_path: Path,
+    seed: int,
+) -> None:
+    """Candidates of parents start..stop with predicted energies; the file is a crystal table of all of them."""
+    _one_thread()
+    parents = read_table(parents_path).slice(start, stop)
+    known_formulas = frozenset(formulas_path.read_text().split())
+    result = generate(parents, generation, known_formulas=known_formulas, seed=seed)
+    table = result.table
+    prediction = _ensemble(ensemble_path).predict(table, volume_scales=volume_scales(screening))
+    for name in ("formation_energy_per_atom", "spread", "std", "volume_scale"):
+        table = table.with_column(name, np.asarray(getattr(prediction, name), dtype=float))
+    counts = {f"{COUNT_PREFIX}{name}": str(n) for name, n in result.counts.items()}
+    write_table(path, CrystalTable(table.arrow.replace_schema_metadata(counts)))
+
+
+def volume_scales(settings: ScreeningSettings) -> tuple[float, ...]:
+    """Volumes of the scan relative to the generated one; the generated one alone when only one is asked for."""
+    if settings.n_volume_scales == 1:
+        return (1.0,)
+    return tuple(
+        np.linspace(settings.lowest_volume_scale, settings.highest_volume_scale, settings.n_volume_scales).tolist()
+    )
+
+
+@lru_cache(maxsize=2)
+def _oracle(settings_json: str) -> Oracle:
+    """One engine per process: loading it costs more than a small relaxation."""
+    return make_oracle(OracleSettings.model_validate_json(settings_json))
+
+
+@lru_cache(maxsize=1)
+def _ensemble(path: Path) -> Ensemble:
+    return Ensemble.load(path)
+
+
+def _one_thread() -> None:
+    """One thread per worker: fastest with a worker per core, and bitwise repeatable."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+def _line_writer(path: Path) -> Callable[[str], None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+
+    def write(line: str) -> None:
+        with path.open("a") as log:
+            log.write(line + os.linesep)
+
+    return write

@@ -1,0 +1,271 @@
+"""The command line: parsing only, every command calls one public function.
+
+Heavy imports happen inside the commands, so that `--help` and mistakes answer at once.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from opengnome import __version__
+from opengnome.errors import OpenGnomeError
+
+app = typer.Typer(
+    name="opengnome",
+    help="Discover stable inorganic crystals: candidates, energy models, convex hulls, relaxations, in one loop.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", help="Override a setting: section.key=value. Repeatable.", metavar="KEY=VALUE"),
+]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", "-s", help="TOML (or YAML) file with the settings.", metavar="FILE"),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress lines.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Table out: CSV or Parquet by suffix; printed when not given.", metavar="FILE"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print rows as JSON lines, for programs.")]
+Inputs = Annotated[
+    list[Path], typer.Argument(help="Files or folders: CIF, POSCAR, extxyz, Parquet.", metavar="CRYSTALS...")
+]
+HullTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--hull",
+        help="Known crystals with energies (Parquet), or a campaign, to measure against.",
+        metavar="PATH",
+    ),
+]
+
+
+def main() -> None:
+    """Entry point: errors made on purpose become one line and exit status 2."""
+    try:
+        app()
+    except OpenGnomeError as error:
+        typer.echo(f"opengnome: {error}", err=True)
+        raise SystemExit(2) from error
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def discover(
+    directory: Annotated[Path, typer.Argument(help="Directory of the campaign; made when it is not there.")],
+    settings: SettingsFile = None,
+    overrides: Overrides = [],  # noqa: B006 - Typer wants a list
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue; running the same command again does so too.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option("--workers", "-j", help="Processes; one per core by default.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a discovery campaign, or continue one.
+
+    Example: `opengnome discover runs/oxides --settings oxides.toml --set rounds.budget=100`
+    """
+    from opengnome.campaign import Progress
+    from opengnome.campaign import discover as run_campaign
+    from opengnome.campaign.discover import load_settings
+    from opengnome.campaign.layout import Layout
+
+    chosen = load_settings(directory, settings, overrides=overrides, workers=workers, resume=resume)
+    progress = Progress(Layout(directory).progress, quiet=quiet)
+    run_campaign(directory, chosen, progress=progress)
+    _report(directory, None, None)
+
+
+@app.command()
+def status(
+    directory: Annotated[Path, typer.Argument(help="Directory of a campaign, running or not.")],
+) -> None:
+    """Show how far a campaign is and what it has found.
+
+    Example: `opengnome status runs/oxides`
+    """
+    from opengnome.report import status_lines
+
+    typer.echo(status_lines(directory))
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="Directory of a campaign, finished or not.")],
+    system: Annotated[
+        str | None, typer.Option("--system", help="Chemical system whose hull is drawn, e.g. Na-Zr-O.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="HTML file; DIRECTORY/report.html by default.")
+    ] = None,
+) -> None:
+    """Write one HTML file with rounds, models, hull and discoveries, and a CIF of each discovery.
+
+    Example: `opengnome report runs/oxides --system Na-Zr-O`
+    """
+    _report(directory, system, output)
+
+
+def _report(directory: Path, system: str | None, output: Path | None) -> None:
+    from opengnome.report import write_report
+
+    path = write_report(directory, chemical_system=system, output=output)
+    typer.echo(f"report: {path}")
+
+
+@app.command()
+def train(
+    table: Annotated[Path, typer.Argument(help="Parquet table of crystals with a formation-energy column.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the trained ensemble.")],
+    column: Annotated[
+        str, typer.Option("--column", help="Column with the formation energy, eV/atom.")
+    ] = "formation_energy_per_atom",
+    max_atoms: Annotated[int, typer.Option("--max-atoms", help="Leave out larger cells.", min=1)] = 20,
+    members: Annotated[int, typer.Option("--members", help="Networks in the ensemble.", min=2)] = 4,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the ensemble.", min=0)] = 0,
+    settings: SettingsFile = None,
+    overrides: Overrides = [],  # noqa: B006
+    workers: Annotated[int, typer.Option("--workers", "-j", help="Processes; 0 is one per core.", min=0)] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train an ensemble of energy models on crystals with formation energies.
+
+    Example: `opengnome train crystals.parquet -o model --set training.epochs=50`
+    """
+    from opengnome.campaign import Progress
+    from opengnome.campaign.train import TrainSettings, train_ensemble
+    from opengnome.settings import load
+
+    ensemble = train_ensemble(
+        table,
+        output,
+        column=column,
+        max_atoms=max_atoms,
+        n_members=members,
+        seed=seed,
+        settings=load(TrainSettings, settings, overrides),
+        workers=workers,
+        progress=Progress(quiet=quiet),
+    )
+    for name, value in ensemble.metrics.items():
+        typer.echo(f"{name}: {value}")
+
+
+@app.command()
+def predict(
+    crystals: Inputs,
+    model: Annotated[Path, typer.Option("--model", "-m", help="Directory of a trained ensemble, or of a campaign.")],
+    hull: HullTable = None,
+    scan: Annotated[
+        bool, typer.Option("--scan/--no-scan", help="Scan volumes from 80 to 120 %, for unrelaxed crystals.")
+    ] = False,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Predict formation energies with uncertainty; one row per crystal, with the reason where there is none.
+
+    Example: `opengnome predict candidates/ --model runs/oxides -o predictions.csv`
+    """
+    from opengnome.campaign.commands import predict_rows
+    from opengnome.campaign.tables import emit
+
+    raise typer.Exit(emit(predict_rows(crystals, model=model, hull=hull, scan=scan), output, as_json=as_json))
+
+
+@app.command(name="hull")
+def hull_command(
+    table: Annotated[Path, typer.Argument(help="Parquet table of crystals with energies, or a campaign.")],
+    system: Annotated[
+        str | None,
+        typer.Option("--system", help="Only this chemical system and its subsystems, e.g. Li-Fe-O."),
+    ] = None,
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Energy above the hull, decomposition energy and products of every crystal of a table.
+
+    Example: `opengnome hull crystals.parquet --system Li-Fe-O -o hull.csv`
+    """
+    from opengnome.campaign.commands import hull_rows
+    from opengnome.campaign.tables import emit
+
+    raise typer.Exit(emit(hull_rows(table, system=system), output, as_json=as_json))
+
+
+@app.command()
+def generate(
+    parents: Inputs,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Candidates: .parquet, .extxyz, or a folder of CIFs.")],
+    known: Annotated[
+        Path | None, typer.Option("--known", help="Crystals whose compositions are not new.", metavar="PATH")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of all draws.", min=0)] = 0,
+    settings: SettingsFile = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Make candidates from parents by ionic and symmetry-aware partial substitution.
+
+    Example: `opengnome generate parents/ -o candidates.parquet --set max_atoms=20`
+    """
+    from opengnome.campaign.commands import generate_candidates
+    from opengnome.generation import GenerationSettings
+    from opengnome.settings import load
+
+    counts, failed = generate_candidates(
+        parents, output, known=known, seed=seed, settings=load(GenerationSettings, settings, overrides)
+    )
+    for name, count in counts.items():
+        typer.echo(f"{name}: {count}")
+    for row in failed:
+        typer.echo(f"{row.id}: {row.reason}", err=True)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def relax(
+    crystals: Inputs,
+    output: Output = None,
+    relaxed: Annotated[
+        Path | None,
+        typer.Option("--relaxed", help="Relaxed crystals: .parquet, .extxyz, or a folder of CIFs."),
+    ] = None,
+    settings: SettingsFile = None,
+    overrides: Overrides = [],  # noqa: B006
+    as_json: Json = False,
+    workers: Annotated[int, typer.Option("--workers", "-j", help="Processes; 0 is one per core.", min=0)] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Relax crystals with an oracle (CHGNet by default); one row per crystal.
+
+    Example: `opengnome relax candidates/ -o energies.csv --relaxed relaxed/ --set relaxation.fmax=0.02`
+    """
+    from opengnome.campaign import Progress
+    from opengnome.campaign.commands import relax_rows
+    from opengnome.campaign.tables import emit
+    from opengnome.oracles import OracleSettings
+    from opengnome.settings import load
+
+    rows: list[dict[str, Any]] = relax_rows(
+        crystals,
+        settings=load(OracleSettings, settings, overrides),
+        relaxed=relaxed,
+        keep=None if output is None else output.with_suffix(".calculations"),
+        workers=workers,
+        progress=Progress(quiet=quiet),
+    )
+    raise typer.Exit(emit(rows, output, as_json=as_json))

@@ -1,0 +1,83 @@
+"""Which proposals are not worth an evaluation, and why: arrays of reason codes, cheap checks first."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from opengnome.generation.ions import species_table
+from opengnome.generation.novelty import composition_keys, is_known, known_composition_keys
+from opengnome.generation.parent import CONTACT_CUTOFF, IonicParent
+from opengnome.generation.radii import COVALENT_RADII
+from opengnome.generation.settings import GenerationSettings
+
+
+class Reason(IntEnum):
+    """Why a proposal is rejected, in the order of the checks; zero is none."""
+
+    NONE = 0
+    CHARGE = 1
+    ELEMENT = 2
+    KNOWN = 3
+    CAP = 4
+    TOO_CLOSE = 5
+    VOLUME = 6
+    DUPLICATE = 7
+
+
+REASONS: dict[Reason, str] = {
+    Reason.CHARGE: "charges do not balance",
+    Reason.ELEMENT: "element not allowed",
+    Reason.KNOWN: "composition already known",
+    Reason.CAP: "over the cap per parent",
+    Reason.TOO_CLOSE: "atoms too close",
+    Reason.VOLUME: "volume per atom out of range",
+    Reason.DUPLICATE: "duplicate",
+}
+"""How each reason is called in tables of counts."""
+
+
+@dataclass(frozen=True, eq=False)
+class CompositionScreen:
+    """The checks that need no crystal."""
+
+    charge_balanced: bool
+    allowed: np.ndarray
+    """Whether each element is allowed, by atomic number, shape (MAX_ATOMIC_NUMBER + 1,)."""
+    known_keys: np.ndarray
+    """Sorted keys of the known compositions."""
+
+    @classmethod
+    def from_settings(cls, settings: GenerationSettings, known_formulas: frozenset[str]) -> "CompositionScreen":
+        return cls(settings.charge_balanced, settings.element_mask(), known_composition_keys(known_formulas))
+
+    def reasons(self, species: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Reason code of each composition: ions `species[i]` with `counts[i]` atoms, both shape (m, s)."""
+        table = species_table()
+        elements = table.atomic_numbers[species]
+        unbalanced = (table.charges[species] * counts).sum(axis=1) != 0
+        forbidden = ((counts > 0) & ~self.allowed[elements]).any(axis=1)
+        codes = np.where(forbidden, Reason.ELEMENT, Reason.NONE)
+        if self.charge_balanced:
+            codes[unbalanced] = Reason.CHARGE
+        open_rows = np.flatnonzero(codes == Reason.NONE)
+        keys = composition_keys(elements[open_rows], counts[open_rows])
+        codes[open_rows[is_known(keys, self.known_keys)]] = Reason.KNOWN
+        return codes
+
+
+def structure_reasons(
+    parent: IonicParent, site_species: np.ndarray, factors: np.ndarray, settings: GenerationSettings
+) -> np.ndarray:
+    """Reason code of each decoration of the parent's sites, its lengths scaled by `factors`.
+
+    `site_species` has shape (m, n_atoms), `factors` shape (m,).
+    """
+    first, second = np.nonzero(np.triu(parent.closest < CONTACT_CUTOFF))
+    radii = COVALENT_RADII[species_table().atomic_numbers[site_species]]
+    smallest = settings.min_distance_ratio * (radii[:, first] + radii[:, second])
+    distances = factors[:, None] * parent.closest[first, second]
+    too_close = (distances < np.maximum(smallest, settings.min_distance)).any(axis=1)
+    volumes = parent.crystal.volume_per_atom * factors**3
+    out_of_range = (volumes < settings.min_volume_per_atom) | (volumes > settings.max_volume_per_atom)
+    return np.where(too_close, Reason.TOO_CLOSE, np.where(out_of_range, Reason.VOLUME, Reason.NONE))

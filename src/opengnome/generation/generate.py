@@ -1,0 +1,149 @@
+"""From known crystals to candidates: the front door of the package."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from opengnome.crystals import CrystalTable
+from opengnome.errors import InvalidCrystalError
+from opengnome.generation.candidate import Candidate, candidate_table
+from opengnome.generation.decoration import Decorations, build_candidates, count_reasons
+from opengnome.generation.filters import REASONS, CompositionScreen, Reason
+from opengnome.generation.parent import IonicParent, ionic_parent
+from opengnome.generation.partial import (
+    Groupings,
+    PartialSubstitutions,
+    groupings,
+    partial_substitutions,
+)
+from opengnome.generation.settings import GenerationSettings
+from opengnome.generation.substitution import full_substitutions
+
+_TOO_LARGE = "more atoms than max_atoms"
+_NOT_NEUTRAL = "no charge-neutral oxidation states"
+_NO_SYMMETRY = "no space group found"
+_USED = "used"
+
+
+@dataclass(frozen=True, eq=False)
+class GenerationResult:
+    """Candidates, and the fate of everything that did not become one."""
+
+    table: CrystalTable
+    """Candidates with the columns method, parent_ids, replaced, probability, seed."""
+    counts: dict[str, int]
+    """``proposed``, then the rejected by reason in the order of the checks, then ``kept``; proposed is the
+    sum of the others. A proposal is a crystal that a method makes from a parent, whether or not it had
+    to be built to be rejected."""
+    parent_counts: dict[str, int]
+    """``parents``, then those that could not be used by reason, then ``used``; parents is the sum."""
+
+
+def generate(
+    parents: CrystalTable, settings: GenerationSettings, *, known_formulas: frozenset[str], seed: int
+) -> GenerationResult:
+    """Candidates from the parents by the methods of `settings`, none with a reduced formula already known.
+
+    A pure function of its arguments. What a parent gives depends on the parent, its id, the settings, the
+    known formulas and `seed`, not on the other parents, except that of equal crystals only the first
+    stays. Raises `InvalidCrystalError` when a known formula cannot be read.
+    """
+    screen = CompositionScreen.from_settings(settings, known_formulas)
+    rejected: Counter[Reason] = Counter()
+    fates: Counter[str] = Counter()
+    kept: dict[str, Candidate] = {}
+    for row, parent_id in enumerate(parents.ids):
+        parent = _usable_parent(parents, row, settings)
+        if isinstance(parent, str):
+            fates[parent] += 1
+            continue
+        try:
+            candidates, reasons = _from_parent(parent, settings, screen, parent_seed(seed, parent_id), seed)
+        except InvalidCrystalError:  # of all that happens to a crystal here only the search for symmetry raises
+            fates[_NO_SYMMETRY] += 1
+            continue
+        fates[_USED] += 1
+        rejected += reasons
+        for candidate in candidates:
+            rejected[Reason.DUPLICATE] += candidate.digest in kept
+            kept.setdefault(candidate.digest, candidate)
+    return GenerationResult(
+        candidate_table(list(kept.values())),
+        {
+            "proposed": len(kept) + rejected.total(),
+            **{name: rejected[reason] for reason, name in REASONS.items()},
+            "kept": len(kept),
+        },
+        {
+            "parents": len(parents),
+            **{fate: fates[fate] for fate in (_TOO_LARGE, _NOT_NEUTRAL, _NO_SYMMETRY, _USED)},
+        },
+    )
+
+
+def parent_seed(seed: int, parent_id: str) -> int:
+    """Seed of everything drawn for one parent: a hash of the call's seed and the parent's id."""
+    return int.from_bytes(hashlib.sha256(f"{seed}|{parent_id}".encode()).digest()[:8], "big")
+
+
+def _usable_parent(parents: CrystalTable, row: int, settings: GenerationSettings) -> IonicParent | str:
+    if parents.n_atoms[row] > settings.max_atoms:
+        return _TOO_LARGE
+    return ionic_parent(parents[row], parents.ids[row]) or _NOT_NEUTRAL
+
+
+def _from_parent(
+    parent: IonicParent, settings: GenerationSettings, screen: CompositionScreen, own_seed: int, seed: int
+) -> tuple[list[Candidate], Counter[Reason]]:
+    """All candidates of one parent, and its rejected proposals by reason."""
+    candidates: list[Candidate] = []
+    rejected: Counter[Reason] = Counter()
+    makers = {"ionic_substitution": _full_decorations, "partial_substitution": _partial_decorations}
+    for method in settings.methods:
+        decorations, by_composition = makers[method](parent, settings, screen, own_seed)
+        built, by_structure = build_candidates(decorations, settings, seed=seed)
+        candidates += built
+        rejected += by_composition + by_structure
+    return candidates, rejected
+
+
+def _full_decorations(
+    parent: IonicParent, settings: GenerationSettings, screen: CompositionScreen, _own_seed: int
+) -> tuple[Decorations, Counter[Reason]]:
+    proposals = full_substitutions(parent, threshold=settings.threshold, model=settings.model)
+    codes = screen.reasons(proposals.targets, proposals.counts)
+    codes[np.flatnonzero(codes == Reason.NONE)[settings.max_substitutions_per_parent :]] = Reason.CAP
+    rows = np.flatnonzero(codes == Reason.NONE)
+    decorations = Decorations(parent, "ionic_substitution", proposals.decorate(rows), proposals.probabilities[rows])
+    return decorations, count_reasons(codes)
+
+
+def _partial_decorations(
+    parent: IonicParent, settings: GenerationSettings, screen: CompositionScreen, own_seed: int
+) -> tuple[Decorations, Counter[Reason]]:
+    proposals = partial_substitutions(
+        parent,
+        threshold=settings.threshold,
+        model=settings.model,
+        include_all="ionic_substitution" not in settings.methods,
+    )
+    groups = groupings(parent, symprec=settings.symprec, max_subsets=settings.max_subsets_per_count, seed=own_seed)
+    codes = screen.reasons(*proposals.compositions())
+    rejected = _count_groupings(proposals, groups, codes)
+    site_species, probabilities, n_left_out = proposals.take(np.flatnonzero(codes == Reason.NONE)).decorate(
+        groups, max_rows=settings.max_partial_per_parent, rng=np.random.default_rng(own_seed)
+    )
+    rejected[Reason.CAP] += n_left_out
+    return Decorations(parent, "partial_substitution", site_species, probabilities), rejected
+
+
+def _count_groupings(proposals: PartialSubstitutions, groups: Groupings, codes: np.ndarray) -> Counter[Reason]:
+    """Crystals behind the rejected compositions, by reason, counted without listing them."""
+    numbers = [groups.numbers(ion) for ion in range(len(groups.sites))]
+    rejected: Counter[Reason] = Counter()
+    for ion, count, code in zip(proposals.ions.tolist(), proposals.counts.tolist(), codes.tolist()):
+        if code != Reason.NONE:
+            rejected[Reason(code)] += numbers[ion][count]
+    return rejected

@@ -1,0 +1,133 @@
+"""Symmetry-aware partial substitution (SAPS): some of an ion's atoms are replaced, once per symmetry class.
+
+Section "Substitution patterns" of the paper's methods (doi:10.1038/s41586-023-06735-9): candidate
+replacements come from the substitution model, 1 up to all atoms of the chosen ion are replaced, and only
+groupings that are unique under the parent's space group are kept. This is how A2BB'X6 comes from A2B2X6.
+The paper does not say what a grouping is; here it is any subset of the ion's atoms, modulo the space group.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from opengnome.crystals.symmetry import site_permutations, symmetry_dataset
+from opengnome.generation.ions import species_table
+from opengnome.generation.parent import IonicParent
+from opengnome.generation.probabilities import SubstitutionModel
+from opengnome.generation.subsets import n_unique_subsets, unique_subsets
+
+
+@dataclass(frozen=True, eq=False)
+class Groupings:
+    """Symmetry-unique groups of the sites of each ion of a parent, listed when they are asked for."""
+
+    sites: tuple[np.ndarray, ...]
+    """Sites of each ion."""
+    permutations: tuple[np.ndarray, ...]
+    """For each ion, how the parent's space group permutes its sites, shape (n_operations, n_sites), each
+    permutation once."""
+    max_subsets: int
+    """Most groups of one ion and one count."""
+    seed: int
+    """Seed of the draws that are needed where there are more groups than `max_subsets`."""
+
+    def numbers(self, ion: int) -> list[int]:
+        """How many groups of 0, 1, ... all atoms `choose` finds for an ion.
+
+        Exact where the groups are listed; where they must be drawn, `choose` may find a few less.
+        """
+        return [min(n, self.max_subsets) for n in n_unique_subsets(self.permutations[ion])]
+
+    def choose(self, ion: int, count: int) -> np.ndarray:
+        """Sites to replace, one row per symmetry class of `count` atoms of an ion, shape (m, count)."""
+        rng = np.random.default_rng((self.seed, ion, count))
+        subsets = unique_subsets(self.permutations[ion], count, max_subsets=self.max_subsets, rng=rng)
+        return self.sites[ion][subsets]
+
+
+@dataclass(frozen=True, eq=False)
+class PartialSubstitutions:
+    """Compositions reached by replacing `count` atoms of one ion of a parent by another ion."""
+
+    parent: IonicParent
+    ions: np.ndarray
+    """Which of `parent.ions` is replaced, shape (m,)."""
+    targets: np.ndarray
+    """Position in the species table of the ion that moves in, shape (m,)."""
+    counts: np.ndarray
+    """Number of atoms replaced, shape (m,)."""
+    probabilities: np.ndarray
+    """Conditional probability of the target given the ion, shape (m,)."""
+
+    def __len__(self) -> int:
+        return len(self.ions)
+
+    def take(self, rows: np.ndarray) -> "PartialSubstitutions":
+        """The given rows."""
+        return PartialSubstitutions(
+            self.parent, self.ions[rows], self.targets[rows], self.counts[rows], self.probabilities[rows]
+        )
+
+    def compositions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Species positions and atom counts of each row, (m, n_ions + 1) both; the target comes last."""
+        species = np.column_stack([np.broadcast_to(self.parent.ions, (len(self), len(self.parent.ions))), self.targets])
+        counts = np.tile(np.append(self.parent.ion_counts, 0), (len(self), 1))
+        counts[np.arange(len(self)), self.ions] -= self.counts
+        counts[:, -1] = self.counts
+        return species, counts
+
+    def decorate(
+        self, groups: Groupings, *, max_rows: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Species position on every site, one row per composition and symmetry-unique group of sites.
+
+        Of more than `max_rows` that many are drawn without weights. Returns the species, shape
+        (n_rows, n_atoms), the probability of each row, shape (n_rows,), and the number left out.
+        """
+        keys = list(zip(self.ions.tolist(), self.counts.tolist()))
+        chosen = {key: groups.choose(*key) for key in set(keys)}
+        ends = np.cumsum([len(chosen[key]) for key in keys], dtype=np.int64)
+        n_all = int(ends[-1]) if len(ends) else 0
+        picked = np.arange(n_all)
+        if n_all > max_rows:
+            picked = np.sort(rng.choice(n_all, max_rows, replace=False))
+        rows = np.searchsorted(ends, picked, side="right")
+        site_species = np.tile(self.parent.site_species, (len(picked), 1))
+        for position, (row, left) in enumerate(zip(rows.tolist(), (ends[rows] - picked).tolist())):
+            site_species[position, chosen[keys[row]][-left]] = self.targets[row]
+        return site_species, self.probabilities[rows], n_all - len(picked)
+
+
+def partial_substitutions(
+    parent: IonicParent, *, threshold: float, model: SubstitutionModel, include_all: bool
+) -> PartialSubstitutions:
+    """All (ion, target, count) of a parent with P(target | ion) above `threshold` and another element.
+
+    Counts run from 1 to the number of the ion's atoms, the last only with `include_all`: replacing all atoms
+    is a full substitution of one ion, so whoever also makes those would get it twice. Replacing all atoms
+    by an ion that the parent holds elsewhere is left out; replacing some of them so is not.
+    """
+    elements = species_table().atomic_numbers
+    columns = model.conditional_probabilities()[:, parent.ions]
+    targets, ions = np.nonzero((columns > threshold) & (elements[:, None] != elements[parent.ions]))
+    order = np.lexsort((targets, -columns[targets, ions], ions))
+    targets, ions = targets[order], ions[order]
+    n_counts = parent.ion_counts[ions] - (0 if include_all else 1)
+    repeated = np.repeat(np.arange(len(ions)), n_counts)
+    counts = np.arange(len(repeated)) - np.repeat(np.cumsum(n_counts) - n_counts, n_counts) + 1
+    ions, targets = ions[repeated], targets[repeated]
+    distinct = (counts < parent.ion_counts[ions]) | ~np.isin(targets, parent.ions)
+    ions, targets, counts = ions[distinct], targets[distinct], counts[distinct]
+    return PartialSubstitutions(parent, ions, targets, counts, columns[targets, ions])
+
+
+def groupings(parent: IonicParent, *, symprec: float, max_subsets: int, seed: int = 0) -> Groupings:
+    """The symmetry-unique groups of sites of a parent.
+
+    Raises `InvalidCrystalError` when no space group fits the parent within `symprec` (A).
+    """
+    dataset = symmetry_dataset(parent.crystal, symprec=symprec)
+    permutations = site_permutations(parent.crystal, dataset)
+    sites = tuple(np.flatnonzero(parent.ion_of_site == ion) for ion in range(len(parent.ions)))
+    groups = tuple(np.unique(np.searchsorted(s, permutations[:, s]), axis=0) for s in sites)
+    return Groupings(sites, groups, max_subsets, seed)

@@ -1,0 +1,33 @@
+"""What an ensemble says about crystals."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from opengnome.models.calibration import Calibration
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Predictions for n crystals; NaN where a crystal could not be judged, and `reasons` says why."""
+
+    formation_energy_per_atom: np.ndarray
+    """Median over the members of the lowest energy of the volume scan, shape (n,), eV/atom."""
+    spread: np.ndarray
+    """Inter-quartile range over the members, shape (n,), eV/atom."""
+    std: np.ndarray
+    """Calibrated standard deviation, shape (n,), eV/atom."""
+    volume_scale: np.ndarray
+    """Volume, relative to the volume given, at which the mean energy of the members is lowest, shape (n,)."""
+    reasons: tuple[str, ...]
+    """Why a crystal has no prediction; empty text where it has one."""
+    calibration: Calibration
+    """The map from spread to `std`, and the shape of the errors."""
+
+    def __len__(self) -> int:
+        return len(self.formation_energy_per_atom)
+
+    def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bound, each (n,) in eV/atom, that hold the true value with probability `level`."""
+        half = self.calibration.factor(level) * self.std
+        return self.formation_energy_per_atom - half, self.formation_energy_per_atom + half

@@ -1,0 +1,84 @@
+"""Settings of the oracles and of the relaxation."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from opengnome.crystals.geometry import MIN_DISTANCE
+from opengnome.settings import Settings
+
+
+class RelaxationSettings(Settings):
+    """How a crystal is relaxed, and when a relaxation is given up.
+
+    The limits for giving up are wide: they catch what has left physics, not what is merely unstable.
+    """
+
+    fmax: float = Field(default=0.05, gt=0)
+    """Converged when no force on an atom, and no force on the cell (virial divided by the number of
+    atoms), is larger; eV/Angstrom."""
+    max_steps: int = Field(default=200, ge=0)
+    """Optimizer steps before UNCONVERGED; 0 evaluates the input geometry only."""
+    timeout_s: float = Field(default=600.0, gt=0)
+    """Wall time in seconds before TIMED_OUT; looked at after every step."""
+    relax_cell: bool = True
+    """Relax the cell with the positions, else the positions only."""
+    optimizer: Literal["bfgs", "fire"] = "bfgs"
+    """BFGS takes half the steps of FIRE on 12 AFLOW prototypes displaced by 0.05 Angstrom (14 against 32)."""
+    max_step: float = Field(default=0.2, gt=0, le=1.0)
+    """Longest move of an atom in one step, Angstrom."""
+    min_distance: float = Field(default=MIN_DISTANCE, ge=0)
+    """Closer atoms are TOO_DENSE, Angstrom (the shortest bond, H2, is 0.74)."""
+    min_volume_per_atom: float = Field(default=2.0, ge=0)
+    """Less is TOO_DENSE, Angstrom^3/atom. Diamond has 5.7; at 2.0 an atom has 450
+    neighbours within 6 Angstrom."""
+    min_volume_ratio: float = Field(default=0.3, ge=0)
+    """A smaller ratio of the volume to the initial one is EXPLODED."""
+    max_volume_ratio: float = Field(default=3.0, gt=1)
+    """A larger ratio of the volume to the initial one is EXPLODED."""
+    max_force: float = Field(default=500.0, gt=0)
+    """A larger force on an atom is EXPLODED, eV/Angstrom."""
+    energy_per_atom_range: tuple[float, float] = (-20.0, 20.0)
+    """Outside is EXPLODED, eV/atom. PBE energies of solids lie between -13 (tungsten) and about 0; an
+    engine with another zero of energy (all-electron totals) needs its own range."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of these settings as JSON, hexadecimal."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class OracleSettings(Settings):
+    """Which oracle, and how it relaxes."""
+
+    name: Literal["chgnet", "ase", "recorded"] = "chgnet"
+    """chgnet: the embedded potential. ase: any ASE calculator. recorded: answers from a table."""
+    calculator: str | None = None
+    """For ase: import path of a callable that gives a calculator, e.g. "ase.calculators.emt:EMT"."""
+    calculator_options: dict[str, Any] = Field(default_factory=dict)
+    """For ase: keyword arguments of that callable."""
+    level: str | None = None
+    """For ase and recorded: the name of the level of theory; by default derived from the calculator and
+    its options, or from the table's content."""
+    table: Path | None = None
+    """For recorded: a Parquet file in the crystal schema with a column of energies."""
+    energy_column: str = "energy_per_atom"
+    """For recorded: the column that holds eV/atom."""
+    match: Literal["digest", "formula"] = "digest"
+    """For recorded: digest answers only for crystals of the table as they are described there; formula
+    answers any other crystal with the lowest entry of its reduced formula."""
+    relaxation: RelaxationSettings = RelaxationSettings()
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> "OracleSettings":
+        if self.name == "ase" and not self.calculator:
+            raise ValueError('the ase oracle needs calculator = "module:callable", e.g. "ase.calculators.emt:EMT"')
+        if self.name == "recorded" and self.table is None:
+            raise ValueError("the recorded oracle needs table = the path of a Parquet file")
+        if self.name != "ase" and (self.calculator or self.calculator_options):
+            raise ValueError(f'calculator is a setting of the ase oracle, but name = "{self.name}"')
+        if self.name == "chgnet" and self.level is not None:
+            raise ValueError("the level of the chgnet oracle is fixed by its weights; leave level out")
+        return self
