@@ -5,6 +5,8 @@ file, `--set section.key=value` overrides it.
 """
 
 import difflib
+import json
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +22,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 S = TypeVar("S", bound=Settings)
 
@@ -48,9 +52,11 @@ def validate(model: type[S], data: dict[str, Any]) -> S:
 def read_file(path: Path) -> dict[str, Any]:
     """A TOML (`.toml`) or YAML (`.yaml`, `.yml`) file as nested dictionaries."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"the settings file {path} is not UTF-8 text: {error}") from None
     if path.suffix in (".yaml", ".yml"):
         return _read_yaml(path, text)
     try:
@@ -119,12 +125,16 @@ def _known_keys(model: type[Settings], sections: Iterable[Any]) -> list[str]:
 
 def _write_table(data: dict[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
     scalars = {k: v for k, v in data.items() if not isinstance(v, dict)}
-    if scalars and path:
-        lines += ["", f"[{'.'.join(path)}]"]
-    lines += [f"{key} = {_toml_value(value)}" for key, value in scalars.items()]
+    if path and (scalars or not data):
+        lines += ["", f"[{'.'.join(map(_toml_key, path))}]"]
+    lines += [f"{_toml_key(key)} = {_toml_value(value)}" for key, value in scalars.items()]
     for key, value in data.items():
         if isinstance(value, dict):
             _write_table(value, (*path, key), lines)
+
+
+def _toml_key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else _toml_value(key)
 
 
 def _toml_value(value: Any) -> str:
@@ -134,5 +144,6 @@ def _toml_value(value: Any) -> str:
         return repr(value)
     if isinstance(value, list):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml_key(k)} = {_toml_value(v)}" for k, v in value.items()) + "}"
+    return json.dumps(str(value), ensure_ascii=False)  # a JSON string is a TOML basic string

@@ -19,9 +19,7 @@ from opengnome.errors import InvalidCrystalError
 
 pymatgen_core = pytest.importorskip("pymatgen.core")
 
-counts_by_element = st.dictionaries(
-    st.integers(1, MAX_ATOMIC_NUMBER), st.integers(1, 24), min_size=1, max_size=6
-)
+counts_by_element = st.dictionaries(st.integers(1, MAX_ATOMIC_NUMBER), st.integers(1, 24), min_size=1, max_size=6)
 
 
 def as_pymatgen(counts: dict[int, int]):
@@ -56,7 +54,7 @@ def test_formula_equals_pymatgen(counts):
 @settings(deadline=None, max_examples=300)
 @given(
     st.dictionaries(
-        st.sampled_from([ATOMIC_NUMBERS[s] for s in "H Li Na K Rb Cs O N F Cl S P C Fe Si B I Xe Se".split()]),
+        st.sampled_from([1, 3, 11, 19, 37, 55, 8, 7, 9, 17, 16, 15, 6, 26, 14, 5, 53, 54, 34]),
         st.integers(1, 12),
         min_size=1,
         max_size=5,

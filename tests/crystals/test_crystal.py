@@ -59,7 +59,7 @@ def test_what_is_no_crystal(lattice, frac_coords, atomic_numbers, part):
 def test_digest_follows_the_content(seed):
     crystal = random_crystal(seed)
     same = Crystal(crystal.lattice + 1e-12, crystal.frac_coords + 2.0, crystal.atomic_numbers)
-    moved = Crystal(crystal.lattice, crystal.frac_coords + [[1e-4, 0, 0]], crystal.atomic_numbers)
+    moved = Crystal(crystal.lattice, crystal.frac_coords + np.array([1e-4, 0, 0]), crystal.atomic_numbers)
     other = with_atomic_numbers(crystal, crystal.atomic_numbers % 90 + 1)
     assert digest(same) == digest(crystal)  # whole lattice vectors and rounding errors change nothing
     assert len({digest(crystal), digest(moved), digest(other)}) == 3

@@ -57,9 +57,25 @@ def test_atoms_at_one_place_are_named(rock_salt):
         check_distances(thin)
 
 
-def test_an_absurd_lattice_is_an_invalid_crystal():
-    with pytest.raises(InvalidCrystalError, match="cannot be reduced"):
-        minimum_distance(Crystal(1e150 * np.eye(3), [[0, 0, 0]], [26]))
+@pytest.mark.parametrize(
+    ("lattice", "part"),
+    [
+        (np.diag([1e9, 3.0, 3.0]), "repeats every 3 A"),
+        (np.diag([1e4, 1e4, 1e-6]), "repeats every 1e-06 A"),
+        ([[1, 0, 0], [1e15, 1, 0], [1e15, 1e15, 1]], "of the volume that they would at right angles"),
+    ],
+)
+def test_a_lattice_that_would_end_the_process_is_refused(lattice, part):
+    with pytest.raises(InvalidCrystalError) as caught:
+        minimum_distance(Crystal(np.array(lattice), [[0, 0, 0]], [26]))
+    assert part in str(caught.value)
+
+
+def test_a_long_cell_and_a_skewed_one_are_not_refused():
+    slab = Crystal(np.diag([3.0, 3.0, 300.0]), [[0, 0, 0], [0, 0, 0.01]], [26, 26])
+    assert minimum_distance(slab) == pytest.approx(3.0)
+    skewed = Crystal([[3.0, 0, 0], [3e4, 3.0, 0], [0, 0, 3.0]], [[0, 0, 0]], [26])
+    assert minimum_distance(skewed) == pytest.approx(3.0)
 
 
 def test_ten_atoms_take_less_than_a_millisecond():

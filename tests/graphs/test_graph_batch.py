@@ -60,15 +60,11 @@ def test_select_equals_a_batch_of_the_selected(seed: int, indices: list[int]):
     rng = np.random.default_rng(seed)
     crystals = [random_crystal(rng) for _ in range(5)]
     graphs = build_batch(crystals, cutoff=4.0)
-    assert_same_graph(
-        select(graphs, torch.tensor(indices)), build_batch([crystals[i] for i in indices], cutoff=4.0)
-    )
+    assert_same_graph(select(graphs, torch.tensor(indices)), build_batch([crystals[i] for i in indices], cutoff=4.0))
 
 
 @pytest.mark.parametrize("volume_scale", [0.8, 1.0, 1.2])
-def test_rescaled_equals_the_graph_of_the_scaled_crystal(
-    perovskite: Crystal, rock_salt: Crystal, volume_scale: float
-):
+def test_rescaled_equals_the_graph_of_the_scaled_crystal(perovskite: Crystal, rock_salt: Crystal, volume_scale: float):
     crystals = [perovskite, rock_salt]
     wide = build_batch(crystals, cutoff=4.0 / 0.8 ** (1 / 3))
     scaled = rescaled(wide, volume_scale=volume_scale, cutoff=4.0)

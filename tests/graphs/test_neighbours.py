@@ -37,9 +37,7 @@ def assert_same_pairs(crystal: Crystal, cutoff: float = CUTOFF) -> None:
     found = [(int(i), int(j), *s) for i, j, s in zip(senders, receivers, cell_offsets.tolist(), strict=True)]
     assert len(found) == len(set(found))
     assert set(found) == brute_force(crystal, cutoff)
-    vectors = (
-        crystal.positions[receivers] + cell_offsets @ crystal.lattice - crystal.positions[senders]
-    )
+    vectors = crystal.positions[receivers] + cell_offsets @ crystal.lattice - crystal.positions[senders]
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), distances, atol=1e-9)
     assert (np.diff(senders) >= 0).all()
 
@@ -118,3 +116,14 @@ def test_too_thin_cell_is_refused():
     thin = Crystal(np.array([[1e3, 0, 0], [1e3, 0.02, 0], [1e3, 0, 10.0]]), np.zeros((1, 3)), np.array([1]))
     with pytest.raises(InvalidCrystalError, match="too thin"):
         neighbour_list(thin, CUTOFF)
+
+
+@pytest.mark.parametrize("edges", [(1e5, 1e5, 3.0), (1e9, 3.0, 3.0)])
+def test_huge_cell_is_refused_not_a_crash(edges: tuple[float, float, float]):
+    with pytest.raises(InvalidCrystalError, match="too large"):
+        neighbour_list(Crystal(np.diag(edges), np.zeros((1, 3)), np.array([1])), CUTOFF)
+
+
+def test_large_cell_is_searched():
+    large = Crystal(np.diag([900.0, 900.0, 3.0]), np.zeros((1, 3)), np.array([1]))
+    assert len(neighbour_list(large, CUTOFF)[0]) == 2

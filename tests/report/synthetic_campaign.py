@@ -26,7 +26,6 @@ from opengnome.campaign.layout import Layout
 from opengnome.campaign.metrics import round_metrics
 from opengnome.campaign.pool import hull_formation_energies
 from opengnome.crystals import Composition, Crystal, CrystalTable
-from opengnome.crystals.elements import ATOMIC_NUMBERS
 from opengnome.crystals.io import write_table
 from opengnome.datasets import load_known_set
 from opengnome.hull import Hull
@@ -68,7 +67,7 @@ ROUNDS = (
         Found("Na2ZrO3", -2.95),
         Found("K2ZrO3", -2.60, ("model", "random_filtered")),
         Found("MgCl2", -2.05),
-        Found("NaMgCl3", -2.03, prediction_error=-0.12),
+        Found("NaMgCl3", -2.05, prediction_error=-0.12),
         Found("NaKCl2", -1.9, ("random_filtered",), prediction_error=-0.2),
         Found("MgZrO3", -3.2, ("model",), prediction_error=-0.3),
         Found("NaK2", 0.3, ("random_unfiltered",), prediction_error=0.4),

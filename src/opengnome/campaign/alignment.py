@@ -13,6 +13,7 @@ import numpy as np
 from opengnome.campaign.conversion import UNALIGNED, has_energy, weighted_sum
 from opengnome.campaign.events import Aligned, Calculated
 from opengnome.campaign.seeds import seed_for
+from opengnome.campaign.strained import is_strained
 from opengnome.crystals import Composition, CrystalTable, concatenate
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.table import STRUCTURE_COLUMNS
@@ -73,9 +74,8 @@ def fit_per_element(known: KnownSet, calculations: Mapping[str, Calculated]) -> 
     Metrics (eV/atom): `offset_before` and `mae_before` of the oracle's formation energy minus the table's,
     `mae_after` by five-fold cross-validation, `std_after` its robust spread, `n_crystals`, `n_failed`.
     """
-    energies = {
-        i: c.energy_per_atom for i, c in calculations.items() if has_energy(c) and c.energy_per_atom is not None
-    }
+    answers = {i: c for i, c in calculations.items() if not is_strained(i)}
+    energies = {i: c.energy_per_atom for i, c in answers.items() if has_energy(c) and c.energy_per_atom is not None}
     symbols = [SYMBOLS[z] for z in known.elements]
     lost = [symbol for symbol in symbols if elemental_id(symbol) not in energies]
     if lost:
@@ -90,7 +90,7 @@ def fit_per_element(known: KnownSet, calculations: Mapping[str, Calculated]) -> 
         shifts=dict(zip(references, _fit(fractions, difference).tolist(), strict=True)),
         metrics={
             **_metrics(fractions, difference),
-            "n_failed": float(len(calculations) - len(energies)),
+            "n_failed": float(len(answers) - len(energies)),
         },
     )
 

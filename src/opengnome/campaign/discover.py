@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from importlib import resources
 from pathlib import Path
 
 from opengnome import settings as settings_io
@@ -48,8 +49,9 @@ def load_settings(
     workers: int | None = None,
     resume: bool = False,
 ) -> CampaignSettings:
-    """Settings for `discover` from a file and overrides; those the campaign has when none are given.
+    """Settings for `discover` from a file and overrides.
 
+    Without a file they are those the campaign has, or, where none has begun, those of the embedded campaign.
     A campaign that has begun keeps its settings; only the number of workers may change.
     Raises `CampaignError` when asked to resume where no campaign is, `SettingsError` on wrong settings.
     """
@@ -60,7 +62,8 @@ def load_settings(
     if begun and path is None and not overrides:
         settings = read_settings(root)
     else:
-        settings = settings_io.load(CampaignSettings, path, overrides)
+        with resources.as_file(resources.files("opengnome.campaign") / "embedded.toml") as embedded:
+            settings = settings_io.load(CampaignSettings, path or embedded, overrides)
     if workers is not None:
         execution = settings.execution.model_copy(update={"workers": workers})
         settings = settings.model_copy(update={"execution": execution})
@@ -90,6 +93,8 @@ def _fix_settings(layout: Layout, settings: CampaignSettings | None) -> Campaign
                 f"{layout.root} holds a campaign with other settings ({', '.join(_differences(written, settings))}); "
                 "resume it without settings, or choose a new directory"
             )
+        if settings is not None and settings.rounds != written.rounds:  # more rounds of the same campaign
+            layout.settings.write_text(settings_io.to_toml(settings))
         return settings or written
     if settings is None:
         raise CampaignError(f"{layout.root} holds no campaign to resume; give settings to start one")

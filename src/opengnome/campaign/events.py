@@ -22,7 +22,7 @@ class CampaignStarted(_Event):
     known_digest: str
     versions: dict[str, str]
     reference_ids: tuple[str, ...]
-    """Known crystals that the oracle computes to align its energies with the known set's; may be none."""
+    """Crystals that the oracle computes before the first round (`references.parquet`); may be none."""
 
     @property
     def key(self) -> str:

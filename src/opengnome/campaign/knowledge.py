@@ -1,19 +1,18 @@
 """What a campaign knows at the start of a round: entries, hulls, parents, formulas, training rows."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from opengnome.campaign.conversion import aligned_energy_per_atom, entry_of, has_energy
+from opengnome.campaign.conversion import entry_of, has_energy
 from opengnome.campaign.events import Aligned, Calculated
 from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.settings import CampaignSettings
 from opengnome.campaign.state import CampaignState
-from opengnome.crystals import Composition, Crystal, CrystalTable, concatenate
+from opengnome.crystals import Crystal, CrystalTable, concatenate
 from opengnome.crystals.table import STRUCTURE_COLUMNS
-from opengnome.datasets import EMBEDDED, KnownSet, held_out_mask, load_embedded_frames
+from opengnome.datasets import KnownSet
 from opengnome.hull import Entry, Hull
 from opengnome.oracles import Calculation, read_calculation
 
@@ -43,7 +42,7 @@ class Knowledge:
 
     def entries(self, state: CampaignState, *, before_round: int) -> tuple[Entry, ...]:
         """Hull entries of the calculations of earlier rounds."""
-        alignment = _alignment(state)
+        alignment = alignment_of(state)
         return tuple(
             entry_of(c, alignment, level=self.known.level) for c in self.calculated(state, before_round=before_round)
         )
@@ -100,22 +99,6 @@ class Knowledge:
         }
         return sorted({*self.known.table.reduced_formulas, *tried})
 
-    def training_rows(self, state: CampaignState, number: int) -> CrystalTable:
-        """Crystals with columns `target` (formation energy, eV/atom) and `held_out`."""
-        hull = self.hull(state, before_round=number)
-        alignment = _alignment(state)
-        rows = self._known_rows(hull)
-        calculations = self.calculated(state, before_round=number)
-        references = [c for c in state.references.values() if has_energy(c)]
-        for calculated in [*sorted(references, key=lambda c: c.crystal_id), *calculations]:
-            rows += self._calculation_rows(calculated, alignment, hull, relaxed=calculated.round > 0)
-        limit = self.settings.training_set.max_formation_energy_per_atom
-        rows = [row for row in rows if row[2] <= limit]
-        table = CrystalTable.from_crystals([crystal for _, crystal, _ in rows], [i for i, _, _ in rows])
-        return table.with_column("target", [target for _, _, target in rows]).with_column(
-            "held_out", held_out_mask(table.reduced_formulas)
-        )
-
     def relaxed(self, calculated: Calculated) -> Crystal | None:
         """The relaxed crystal of a calculation, read from its file."""
         return self.calculation(calculated).crystal
@@ -124,65 +107,9 @@ class Knowledge:
         """The full record of a calculation, read from its file."""
         return read_calculation(self.root / calculated.path)
 
-    def _known_rows(self, hull: Hull) -> list[tuple[str, Crystal, float]]:
-        limit = self.settings.training_set.max_atoms
-        rows = [
-            (
-                identifier,
-                self.known.table[i],
-                hull.formation_energy_per_atom(entry.composition, entry.corrected_energy_per_atom),
-            )
-            for i, (identifier, entry) in enumerate(zip(self.known.table.ids, self.known.entries, strict=False))
-            if self.known.table.n_atoms[i] <= limit
-        ]
-        if self.known.source == EMBEDDED and self.settings.training_set.embedded_frames:
-            rows += self._embedded_frame_rows(hull)
-        return rows
 
-    def _embedded_frame_rows(self, hull: Hull) -> list[tuple[str, Crystal, float]]:
-        frames = load_embedded_frames()
-        known_elements = set(self.known.elements)
-        return [
-            (identifier, crystal, hull.formation_energy_per_atom(crystal.composition, energy))
-            for identifier, crystal, energy in zip(frames.ids, frames, frames.column("energy_per_atom"), strict=True)
-            if set(crystal.composition.atomic_numbers) <= known_elements
-            and crystal.n_atoms <= self.settings.training_set.max_atoms
-        ]
-
-    def _calculation_rows(
-        self, calculated: Calculated, alignment: Aligned, hull: Hull, *, relaxed: bool
-    ) -> list[tuple[str, Crystal, float]]:
-        """The relaxed crystal (where it is not in the known set already) and some frames of its relaxation."""
-        calculation = self.calculation(calculated)
-        composition = Composition.from_formula(calculated.reduced_formula)
-
-        def target(energy: float, n_atoms: int) -> float:
-            aligned = aligned_energy_per_atom(energy / n_atoms, composition, alignment)
-            return hull.formation_energy_per_atom(composition, aligned)
-
-        rows = []
-        if relaxed and calculation.crystal is not None and calculation.energy is not None:
-            n_atoms = calculation.crystal.n_atoms
-            rows.append((calculated.crystal_id, calculation.crystal, target(calculation.energy, n_atoms)))
-        frames = calculation.frames
-        if frames is None:
-            return rows
-        for index in _spread(len(frames), self.settings.training_set.frames_per_calculation):
-            crystal = frames.crystal(index, calculation.initial.atomic_numbers)
-            energy = float(frames.energies[index])
-            rows.append((f"{calculated.crystal_id}#{index}", crystal, target(energy, crystal.n_atoms)))
-        return rows
-
-
-def _alignment(state: CampaignState) -> Aligned:
+def alignment_of(state: CampaignState) -> Aligned:
+    """How oracle energies are aligned; every round comes after it is known."""
     if state.alignment is None:
         raise ValueError("the campaign is not aligned yet: plan() orders Align before any round")
     return state.alignment
-
-
-def _spread(n_frames: int, n_wanted: int) -> Sequence[int]:
-    """Up to `n_wanted` indices from the first to the last but one frame of a relaxation."""
-    last = n_frames - 2
-    if last < 0 or n_wanted == 0:
-        return ()
-    return sorted({round(i * last / n_wanted) for i in range(n_wanted)})

@@ -58,6 +58,7 @@ def _arm_metrics(
     current_hull: Hull,
 ) -> dict[str, float]:
     computed = [c for c in chosen if c.candidate_id in entries]
+    predicted = [c for c in computed if np.isfinite(c.predicted_formation_energy_per_atom)]
     initial_hits = sum(is_initial_hit(c, entries[c.candidate_id], initial_hull) for c in computed)
     current_hits = sum(current_hull.energy_above_hull(entries[c.candidate_id]) <= ON_HULL_TOLERANCE for c in computed)
     metrics = {
@@ -69,8 +70,8 @@ def _arm_metrics(
         "hit_rate_initial": initial_hits / len(chosen),
         "hit_rate_current": current_hits / len(chosen),
     }
-    if computed:
-        metrics.update(_error_metrics(computed, entries, initial_hull))
+    if predicted:
+        metrics.update(_error_metrics(predicted, entries, initial_hull))
     return metrics
 
 

@@ -44,7 +44,9 @@ from opengnome.campaign.progress import Progress
 from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.settings import CampaignSettings
 from opengnome.campaign.state import CampaignState
-from opengnome.crystals import Crystal
+from opengnome.campaign.strained import is_strained, strained_crystals
+from opengnome.campaign.training_set import training_table
+from opengnome.crystals import Crystal, CrystalTable, concatenate
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.io import read_table, write_table
 from opengnome.datasets import load_known_set
@@ -117,22 +119,15 @@ class Performer:
     def _start(self) -> Event:
         known = self.knowledge.known
         oracle = make_oracle(self.settings.oracle)  # a broken set-up is told now, not after the training
-        references: tuple[str, ...] = ()
-        if self.settings.alignment.scheme == "per_element":
-            table = reference_crystals(
-                known,
-                n_crystals=self.settings.alignment.n_crystals,
-                max_atoms=self.settings.parents.max_atoms,
-                seed=self.settings.seed,
-            )
-            write_table(self.layout.references, table)
-            references = tuple(table.ids)
-        elif oracle.identity.level != known.level:
+        if self.settings.alignment.scheme == "none" and oracle.identity.level != known.level:
             raise SettingsError(
                 f"the known set is of level {known.level!r}, the oracle of level {oracle.identity.level!r}: "
                 "energies of two levels do not share a hull. Set alignment.scheme = 'per_element', or give both "
                 "the same known.level if they are the same"
             )
+        references = self._reference_crystals()
+        if references is not None:
+            write_table(self.layout.references, references)
         self.progress.message(
             f"known set: {len(known.table)} crystals, {len(known.elements)} elements "
             f"({known.source}, level {known.level})"
@@ -141,8 +136,26 @@ class Performer:
             settings_digest=self.settings.digest,
             known_digest=known.digest,
             versions={name: metadata.version(name) for name in _VERSIONED} | {"python": platform.python_version()},
-            reference_ids=references,
+            reference_ids=() if references is None else tuple(references.ids),
         )
+
+    def _reference_crystals(self) -> CrystalTable | None:
+        """What the oracle computes before the first round: for the alignment, and at other volumes."""
+        known, settings = self.knowledge.known, self.settings
+        tables = []
+        if settings.alignment.scheme == "per_element":
+            n_crystals = settings.alignment.n_crystals
+            max_atoms = settings.parents.max_atoms
+            tables.append(reference_crystals(known, n_crystals=n_crystals, max_atoms=max_atoms, seed=settings.seed))
+        strained = strained_crystals(
+            known,
+            n_crystals=settings.training_set.strained_crystals,
+            volumes=settings.training_set.strain_volumes,
+            max_atoms=settings.training_set.max_atoms,
+            seed=settings.seed,
+        )
+        tables += [] if strained is None else [strained]
+        return concatenate(tables) if tables else None
 
     def _align(self, state: CampaignState) -> Event:
         if self.settings.alignment.scheme == "none":
@@ -158,7 +171,7 @@ class Performer:
 
     def _open_round(self, state: CampaignState, number: int) -> Event:
         parents = self.knowledge.parents(state, number)
-        training = self.knowledge.training_rows(state, number)
+        training = training_table(self.knowledge, state, number)
         formulas = self.knowledge.formulas(state, number)
         write_table(self.layout.parents(number), parents)
         write_table(self.layout.training(number), training)
@@ -259,26 +272,32 @@ class Performer:
         table = read_table(self.layout.references if number == 0 else self.layout.chosen(number))
         position = {identifier: i for i, identifier in enumerate(table.ids)}
         crystals = {identifier: table[position[identifier]] for identifier in crystal_ids}
-        units = {identifier: self._calculation_unit(crystal) for identifier, crystal in crystals.items()}
+        units = {i: self._calculation_unit(crystal, strained=is_strained(i)) for i, crystal in crystals.items()}
         by_path: dict[Path, list[str]] = {}
         for identifier, unit in units.items():  # two ids may name the same crystal: one unit
             by_path.setdefault(unit.path, []).append(identifier)
-        n_converged = 0
+        n_converged = n_strained = 0
         distinct = {unit.path: unit for unit in units.values()}
 
         def note() -> str:
-            return f"{n_converged} converged"
+            return f"{n_converged} converged" + (f", {n_strained} single points" if n_strained else "")
 
-        stage = "reference relaxations" if number == 0 else f"round {number}, relaxations"
+        stage = "reference calculations" if number == 0 else f"round {number}, relaxations"
         for ended in self._run(stage, list(distinct.values()), note=note):
             calculation = self._read_or_record_loss(ended, crystals[by_path[ended.unit.path][0]])
-            n_converged += calculation.status == Status.CONVERGED
+            if is_strained(by_path[ended.unit.path][0]):
+                n_strained += calculation.energy is not None
+            else:
+                n_converged += calculation.status == Status.CONVERGED
             for identifier in by_path[ended.unit.path]:
                 yield self._calculated(number, identifier, crystals[identifier], calculation, ended.unit.path)
 
-    def _calculation_unit(self, crystal: Crystal) -> Unit:
-        path = self.layout.calculation(work.calculation_key(crystal, self.settings.oracle))
-        return Unit(path, work.calculate, {"path": path, "crystal": crystal, "settings": self.settings.oracle})
+    def _calculation_unit(self, crystal: Crystal, *, strained: bool) -> Unit:
+        oracle = self.settings.oracle
+        if strained:  # at the given volume, so without a step
+            oracle = oracle.model_copy(update={"relaxation": oracle.relaxation.model_copy(update={"max_steps": 0})})
+        path = self.layout.calculation(work.calculation_key(crystal, oracle))
+        return Unit(path, work.calculate, {"path": path, "crystal": crystal, "settings": oracle})
 
     def _read_or_record_loss(self, ended: Ended, crystal: Crystal) -> Calculation:
         if ended.lost:
@@ -377,8 +396,7 @@ def _last_line(path: Path | None) -> str:
 
 def _brief(metrics: dict[str, float]) -> str:
     shown = {
-        "mae": "MAE {:.3f} eV/atom",
-        "held_out_mae": "held-out MAE {:.3f} eV/atom",
+        "mae": "held-out MAE {:.3f} eV/atom",
         "model.hit_rate_initial": "hit rate {:.0%} against the known hull",
         "model.hit_rate_current": "{:.0%} against the current hull",
         "random_filtered.hit_rate_initial": "random control {:.0%}",

@@ -34,6 +34,10 @@ class TrainingSetSettings(Settings):
     """Rows above this formation energy are left out, eV/atom: exploded starts teach nothing."""
     frames_per_calculation: int = Field(default=2, ge=0)
     """Unrelaxed frames of each relaxation that are added, spread from the first to the last but one."""
+    strained_crystals: int = Field(default=0, ge=0)
+    """Known crystals of which the oracle computes single points at other volumes before the first round."""
+    strain_volumes: tuple[float, ...] = (0.85, 1.15)
+    """Volumes of these, relative to the known one."""
     embedded_frames: bool = True
     """Add the strained and unrelaxed crystals that come with the embedded known set; ignored for other sets."""
 
@@ -115,6 +119,6 @@ class CampaignSettings(Settings):
 
     @property
     def digest(self) -> str:
-        """Hash of all settings that the result depends on: where the work is done is not one of them."""
-        text = self.model_dump_json(exclude={"execution", "name"})
+        """Hash of all settings that a round depends on: where the work is done and how many rounds are not."""
+        text = self.model_dump_json(exclude={"execution": True, "name": True, "rounds": {"n_rounds"}})
         return hashlib.sha256(text.encode()).hexdigest()[:32]

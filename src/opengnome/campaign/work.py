@@ -76,7 +76,8 @@ def screen(
     prediction = _ensemble(ensemble_path).predict(table, volume_scales=volume_scales(screening))
     for name in ("formation_energy_per_atom", "spread", "std", "volume_scale"):
         table = table.with_column(name, np.asarray(getattr(prediction, name), dtype=float))
-    counts = {f"{COUNT_PREFIX}{name}": str(n) for name, n in result.counts.items()}
+    named = {f"parents: {name}": n for name, n in result.parent_counts.items()} | result.counts
+    counts = {f"{COUNT_PREFIX}{name}": str(n) for name, n in named.items()}
     write_table(path, CrystalTable(table.arrow.replace_schema_metadata(counts)))
 
 

@@ -49,9 +49,7 @@ def parse_cif(text: str) -> list[Crystal | InvalidCrystalError]:
     except (ValueError, RuntimeError) as error:
         raise InvalidCrystalError(_explain_syntax(str(error))) from error
     if not blocks:
-        raise InvalidCrystalError(
-            "not a CIF: the file is empty, or holds only comments; a CIF has a data_ block"
-        )
+        raise InvalidCrystalError("not a CIF: the file is empty, or holds only comments; a CIF has a data_ block")
     candidates = [block for block in blocks if _mentions_crystal(block)] or blocks[:1]
     return [_read_block_or_error(block) for block in candidates]
 
@@ -113,12 +111,12 @@ def _mentions_crystal(block: gemmi.cif.Block) -> bool:
 
 
 def _explain_syntax(message: str) -> str:
-    message = message.removeprefix("string:")
+    message = message.removeprefix("string:").strip()
     if "expected block header" in message:
         return "not a CIF: the file does not begin with a data_ block"
     if "in loop" in message or "unterminated" in message or "expected" in message:
-        return f"not a complete CIF, perhaps truncated (line:column {message})"
-    return f"not a valid CIF (line:column {message})"
+        return f"not a complete CIF, perhaps truncated ({message})"
+    return f"not a valid CIF ({message})"
 
 
 def _read_lattice(block: gemmi.cif.Block) -> np.ndarray:
@@ -160,9 +158,7 @@ def _read_site(row: gemmi.cif.Table.Row, number: int) -> _Site:
     atomic_number = _read_element(type_symbol, label, name)
     x, y, z = (_number(row[column]) for column in range(3))
     if not np.isfinite([x, y, z]).all():
-        raise InvalidCrystalError(
-            f"site {name} has the coordinates {row[0]} {row[1]} {row[2]}, must be three numbers"
-        )
+        raise InvalidCrystalError(f"site {name} has the coordinates {row[0]} {row[1]} {row[2]}, must be three numbers")
     occupied = _number(occupancy) if occupancy else 1.0  # a CIF without occupancies has full ones
     if not abs(occupied - 1.0) <= _FULL_OCCUPANCY_TOLERANCE:
         raise InvalidCrystalError(

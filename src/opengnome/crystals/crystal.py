@@ -106,7 +106,9 @@ def digest(crystal: Crystal, *, decimals: int = 6) -> str:
     work and candidates, so that the same input is never computed twice.
     """
     content = hashlib.sha256()
-    for values in (crystal.lattice, crystal.frac_coords % 1.0 % 1.0):
+    # Rounded before and after the wrap: -1e-9 and 0.9999999 are the site at 0, 2.3 is the site at 0.3.
+    wrapped = np.round(crystal.frac_coords, decimals) % 1.0
+    for values in (crystal.lattice, wrapped):
         rounded = np.round(values, decimals) + 0.0  # + 0.0 turns -0.0 into 0.0
         content.update(np.ascontiguousarray(rounded).tobytes())
     content.update(np.ascontiguousarray(crystal.atomic_numbers).tobytes())
@@ -140,7 +142,7 @@ def supercell(crystal: Crystal, repeats: tuple[int, int, int]) -> Crystal:
 
 
 def _frozen(values: ArrayLike, dtype: type) -> np.ndarray:
-    array = np.array(values, dtype=dtype)
+    array: np.ndarray = np.array(values, dtype=dtype)
     array.setflags(write=False)
     return array
 

@@ -12,19 +12,19 @@ MIN_DISTANCE = 0.5
 """Two atoms closer than this (A) are taken for one place given twice: no bond is so short."""
 
 _MAX_SKEWNESS = 1e6
-_MAX_ELONGATION = 1e5
+_MAX_ELONGATION = 1e4
 
 
 def closest_pair(crystal: Crystal) -> tuple[int, int, float]:
     """The two sites (i, j) that come closest over all periodic images, and their distance in A.
 
     i equals j where an atom is closest to its own image, as in a cell of one atom.
-    Raises `InvalidCrystalError` when the lattice is distorted beyond any crystal; see `check_lattice`.
+    Raises `InvalidCrystalError` when the lattice is distorted beyond any crystal.
     """
     # vesin imports torch when it is there, which costs a second that reading names must not cost.
     from vesin import NeighborList
 
-    lattice = _reduced_lattice(crystal)
+    lattice = reduced_lattice(crystal)
     # No packing is denser than fcc (Kepler; Hales, doi:10.4007/annals.2005.162.1065), so d^3 <= sqrt(2) V/n; and
     # every atom has an image at the shortest lattice vector. A search up to there always finds a pair.
     packing = (np.sqrt(2.0) * crystal.volume_per_atom) ** (1 / 3)
@@ -60,24 +60,14 @@ def check_distances(crystal: Crystal, *, minimum: float = MIN_DISTANCE, labels: 
     )
 
 
-def check_lattice(crystal: Crystal) -> None:
-    """Raise `InvalidCrystalError` when the lattice vectors are nearly dependent, far beyond any description.
+def reduced_lattice(crystal: Crystal) -> np.ndarray:
+    """A Minkowski-reduced, right-handed basis of the same lattice, rows in A, shape (3, 3).
 
-    An exploded relaxation or a broken file can give such lattices. The libraries that search a lattice end
-    the whole process on them (an integer overflow), so they are refused before.
+    Searches of neighbours and symmetry start from it: a skewed cell needs thousands of images.
+    Raises `InvalidCrystalError` when the lattice is distorted beyond any crystal, as after an exploded
+    relaxation; the libraries that search a lattice end the whole process on such ones (integer overflow).
     """
-    lengths = np.linalg.norm(crystal.lattice, axis=1)
-    skewness = float(np.prod(lengths / lengths.max()) / (crystal.volume / lengths.max() ** 3))
-    if not skewness < _MAX_SKEWNESS:
-        raise InvalidCrystalError(
-            f"the lattice vectors span {1 / skewness:.2g} of the volume that they would at right angles, must be at "
-            f"least {1 / _MAX_SKEWNESS}; reduce the cell"
-        )
-
-
-def _reduced_lattice(crystal: Crystal) -> np.ndarray:
-    """A Minkowski-reduced basis of the same lattice; without it a skewed cell needs thousands of images."""
-    check_lattice(crystal)
+    _check_skewness(crystal)
     reduced, _ = moyopy.minkowski_reduce(crystal.lattice.tolist())
     lattice = np.array(reduced)
     shortest = np.linalg.norm(lattice, axis=1).min()
@@ -88,3 +78,14 @@ def _reduced_lattice(crystal: Crystal) -> np.ndarray:
             f"edge, must be fewer than {_MAX_ELONGATION:g}; the lattice is needle- or sheet-like beyond any crystal"
         )
     return lattice
+
+
+def _check_skewness(crystal: Crystal) -> None:
+    """Raise `InvalidCrystalError` when the lattice vectors are nearly dependent."""
+    lengths = np.linalg.norm(crystal.lattice, axis=1)
+    skewness = float(np.prod(lengths / lengths.max()) / (crystal.volume / lengths.max() ** 3))
+    if not skewness < _MAX_SKEWNESS:
+        raise InvalidCrystalError(
+            f"the lattice vectors span {1 / skewness:.2g} of the volume that they would at right angles, must be at "
+            f"least {1 / _MAX_SKEWNESS}; reduce the cell"
+        )

@@ -9,7 +9,7 @@ import moyopy
 import numpy as np
 
 from opengnome.crystals.crystal import Crystal
-from opengnome.crystals.geometry import check_lattice
+from opengnome.crystals.geometry import minimum_distance, reduced_lattice
 from opengnome.errors import InvalidCrystalError
 
 SYMPREC = 0.01
@@ -27,7 +27,10 @@ class SymmetryDataset:
     hall_number: int
     """Number of the Hall symbol (setting), 1..530."""
     orbits: np.ndarray
-    """Site i is equivalent to site orbits[i], the first of its orbit; shape (n_atoms,)."""
+    """Site i is equivalent to site orbits[i], the first of its orbit; shape (n_atoms,).
+
+    Equivalent under the space group of the crystal; a supercell that is less symmetric than its crystal
+    has fewer operations, and what those join is told by `site_permutations`."""
     wyckoffs: tuple[str, ...]
     """Wyckoff letter of each site."""
     rotations: np.ndarray
@@ -104,7 +107,7 @@ def site_permutations(crystal: Crystal, dataset: SymmetryDataset) -> np.ndarray:
 
 
 def _moyo(crystal: Crystal, symprec: float) -> moyopy.MoyoDataset:
-    check_lattice(crystal)
+    _check_symprec(crystal, symprec)
     cell = moyopy.Cell(crystal.lattice.tolist(), crystal.frac_coords.tolist(), crystal.atomic_numbers.tolist())
     try:
         with _quiet_moyo():
@@ -113,6 +116,27 @@ def _moyo(crystal: Crystal, symprec: float) -> moyopy.MoyoDataset:
         raise InvalidCrystalError(
             f"no space group found for {crystal!r} with symprec={symprec} A ({error}); try another symprec"
         ) from error
+
+
+def _check_symprec(crystal: Crystal, symprec: float) -> None:
+    """Raise `InvalidCrystalError` for a tolerance that would let moyo take different crystals for one.
+
+    moyo then collects symmetry operations of the lattice without end, until the memory is full.
+    """
+    distance = minimum_distance(crystal)
+    if not 0 < symprec < distance / 2:
+        raise InvalidCrystalError(
+            f"{symprec=} A must be positive and less than half the smallest distance of {crystal!r}, {distance:.3g} A"
+        )
+    lengths = np.linalg.norm(reduced_lattice(crystal), axis=1)
+    # Shearing the longest vector c by the shortest, a, changes its length by a^2/2c; where that is noise,
+    # so is any number of such shears. Within a factor of two moyo still copes.
+    limit = lengths.min() ** 2 / lengths.max()
+    if symprec > limit:
+        raise InvalidCrystalError(
+            f"{symprec=} A must be less than {limit:.3g} A for {crystal!r}, whose reduced lattice vectors are "
+            f"{lengths.min():.3g} to {lengths.max():.3g} A long"
+        )
 
 
 @contextmanager

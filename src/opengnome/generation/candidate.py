@@ -27,7 +27,7 @@ class Provenance:
     probability: float
     """Conditional probability of the substitution by the data-mined model."""
     seed: int | None
-    """Seed of the call that made it; none where nothing was drawn."""
+    """Seed of the call that made it; none where no seed took part."""
 
 
 @dataclass(frozen=True)

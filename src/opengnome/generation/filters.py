@@ -66,6 +66,17 @@ class CompositionScreen:
         return codes
 
 
+def mark_repeated(codes: np.ndarray, keys: np.ndarray) -> None:
+    """Write `Reason.DUPLICATE` in `codes`, shape (m,), at kept rows whose `keys`, shape (m, k), came before.
+
+    Ions of one element with other charges, as Mn2+ V5+ and Mn3+ V4+, put the same atoms on the same sites;
+    they would differ only in the guess of the volume.
+    """
+    open_rows = np.flatnonzero(codes == Reason.NONE)
+    first = np.unique(keys[open_rows], axis=0, return_index=True)[1]
+    codes[np.delete(open_rows, first)] = Reason.DUPLICATE
+
+
 def structure_reasons(
     parent: IonicParent, site_species: np.ndarray, factors: np.ndarray, settings: GenerationSettings
 ) -> np.ndarray:

@@ -10,7 +10,8 @@ from opengnome.crystals import CrystalTable
 from opengnome.errors import InvalidCrystalError
 from opengnome.generation.candidate import Candidate, candidate_table
 from opengnome.generation.decoration import Decorations, build_candidates, count_reasons
-from opengnome.generation.filters import REASONS, CompositionScreen, Reason
+from opengnome.generation.filters import REASONS, CompositionScreen, Reason, mark_repeated
+from opengnome.generation.ions import species_table
 from opengnome.generation.parent import IonicParent, ionic_parent
 from opengnome.generation.partial import (
     Groupings,
@@ -23,7 +24,7 @@ from opengnome.generation.substitution import full_substitutions
 
 _TOO_LARGE = "more atoms than max_atoms"
 _NOT_NEUTRAL = "no charge-neutral oxidation states"
-_NO_SYMMETRY = "no space group found"
+_NO_SYMMETRY = "no space group or reduced lattice"
 _USED = "used"
 
 
@@ -61,7 +62,7 @@ def generate(
             continue
         try:
             candidates, reasons = _from_parent(parent, settings, screen, parent_seed(seed, parent_id), seed)
-        except InvalidCrystalError:  # of all that happens to a crystal here only the search for symmetry raises
+        except InvalidCrystalError:  # only the searches for symmetry and for the reduced lattice raise it
             fates[_NO_SYMMETRY] += 1
             continue
         fates[_USED] += 1
@@ -114,6 +115,7 @@ def _full_decorations(
 ) -> tuple[Decorations, Counter[Reason]]:
     proposals = full_substitutions(parent, threshold=settings.threshold, model=settings.model)
     codes = screen.reasons(proposals.targets, proposals.counts)
+    mark_repeated(codes, species_table().atomic_numbers[proposals.targets])
     codes[np.flatnonzero(codes == Reason.NONE)[settings.max_substitutions_per_parent :]] = Reason.CAP
     rows = np.flatnonzero(codes == Reason.NONE)
     decorations = Decorations(parent, "ionic_substitution", proposals.decorate(rows), proposals.probabilities[rows])
@@ -131,6 +133,8 @@ def _partial_decorations(
     )
     groups = groupings(parent, symprec=settings.symprec, max_subsets=settings.max_subsets_per_count, seed=own_seed)
     codes = screen.reasons(*proposals.compositions())
+    elements = species_table().atomic_numbers[proposals.targets]
+    mark_repeated(codes, np.column_stack([proposals.ions, elements, proposals.counts]))
     rejected = _count_groupings(proposals, groups, codes)
     site_species, probabilities, n_left_out = proposals.take(np.flatnonzero(codes == Reason.NONE)).decorate(
         groups, max_rows=settings.max_partial_per_parent, rng=np.random.default_rng(own_seed)

@@ -7,6 +7,7 @@ import moyopy
 import numpy as np
 
 from opengnome.crystals import Crystal
+from opengnome.errors import InvalidCrystalError
 from opengnome.generation.ions import species_table
 from opengnome.generation.oxidation import assign_ions
 
@@ -79,9 +80,13 @@ def _image_distances(crystal: Crystal, cutoff: float) -> np.ndarray:
     """Distances in A between sites and images, all those within `cutoff` among them.
 
     Shape (n_images, n_atoms, n_atoms); a site and itself, not an image, are infinitely far apart.
+    Raises `InvalidCrystalError` when the lattice is too distorted to be reduced.
     """
     # A skewed cell would need thousands of images; the reduced basis of the same lattice needs 27 to 125.
-    lattice = np.array(moyopy.minkowski_reduce(crystal.lattice.tolist())[0])
+    try:
+        lattice = np.array(moyopy.minkowski_reduce(crystal.lattice.tolist())[0])
+    except ValueError as error:
+        raise InvalidCrystalError(f"the lattice of {crystal!r} cannot be reduced: {error}") from error
     frac_coords = crystal.positions @ np.linalg.inv(lattice)
     heights = 1.0 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
     reach = np.floor(cutoff / heights + 0.5).astype(int)

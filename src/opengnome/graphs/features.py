@@ -15,8 +15,6 @@ def gaussian_features(distances: Tensor) -> Tensor:
     The basis of the released code of Merchant et al. 2023 (doi:10.1038/s41586-023-06735-9). Values below
     1e-30 are set to zero: denormal numbers make the following matrix products up to 15 times slower.
     """
-    centres = torch.linspace(
-        _FIRST_CENTRE, _LAST_CENTRE, N_GAUSSIANS, dtype=distances.dtype, device=distances.device
-    )
+    centres = torch.linspace(_FIRST_CENTRE, _LAST_CENTRE, N_GAUSSIANS, dtype=distances.dtype, device=distances.device)
     features = torch.exp(-(((distances[:, None] - centres) / _WIDTH) ** 2))
     return torch.where(features > _SMALLEST, features, 0.0)

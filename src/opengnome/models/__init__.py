@@ -2,6 +2,7 @@
 
 from opengnome.models.calibration import Calibration
 from opengnome.models.ensemble import Ensemble, assemble_ensemble
+from opengnome.models.examples import formation_energy_targets
 from opengnome.models.prediction import Prediction
 from opengnome.models.scan import VOLUME_SCALES
 from opengnome.models.structural import ModelSettings, StructuralModel
@@ -17,5 +18,6 @@ __all__ = [
     "StructuralModel",
     "TrainingSettings",
     "assemble_ensemble",
+    "formation_energy_targets",
     "train_member",
 ]

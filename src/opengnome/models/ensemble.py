@@ -32,7 +32,7 @@ from opengnome.models.structural import StructuralModel
 
 FORMAT_VERSION = 1
 MANIFEST = "ensemble.json"
-BATCH_ATOMS = 1024
+BATCH_ATOMS = 512
 """Atoms evaluated at once: the arrays of a batch should fit the processor's cache."""
 
 Progress = Callable[[str], None]

@@ -30,9 +30,7 @@ class ScanMinimum:
     """Relative volume at which the mean energy of the members is lowest, shape (n,)."""
 
 
-def scan_volumes(
-    models: Sequence[StructuralModel], graphs: GraphBatch, volume_scales: Sequence[float]
-) -> ScanMinimum:
+def scan_volumes(models: Sequence[StructuralModel], graphs: GraphBatch, volume_scales: Sequence[float]) -> ScanMinimum:
     """Lowest energy over `volume_scales` inside each member, then the scale of the mean curve's minimum.
 
     `graphs` hold the edges within `scan_cutoff`, so neighbours are searched once; all models share a cutoff.
@@ -42,9 +40,7 @@ def scan_volumes(
     return ScanMinimum(curves.min(axis=1), np.asarray(volume_scales, dtype=float)[best])
 
 
-def energy_curves(
-    models: Sequence[StructuralModel], graphs: GraphBatch, volume_scales: Sequence[float]
-) -> np.ndarray:
+def energy_curves(models: Sequence[StructuralModel], graphs: GraphBatch, volume_scales: Sequence[float]) -> np.ndarray:
     """Energy of every member at every relative volume, shape (n_models, n_scales, n_crystals), eV/atom."""
     check_volume_scales(volume_scales)
     curves = np.empty((len(models), len(volume_scales), graphs.n_graphs))

@@ -14,7 +14,10 @@ doi:10.1038/s41586-023-06735-9, with the details of the released code. One block
 | n | `node_counts` | atoms of the crystal |
 
 ``steps`` blocks; the last MLP_u ends in width 1. Linear layers that meet without a nonlinearity between
-them are multiplied first (`LinearImage`): the same function at about a fifth of the work per edge.
+them are multiplied first (`LinearImage`): the same function with a fifth of the multiplications per edge.
+
+The one difference from the paper is that e' fades to zero at the cutoff in both sums; ``smooth_cutoff =
+false`` turns it off.
 """
 
 from dataclasses import dataclass
@@ -47,9 +50,10 @@ class ModelSettings(Settings):
     cutoff: float = Field(default=4.0, gt=0)
     """Atoms closer than this (A) are joined by an edge."""
     residual: bool = False
-    """Add the input of a block to its output. The paper does not."""
-    smooth_cutoff: bool = False
-    """Let messages fade to zero at the cutoff, so that the energy is continuous. The paper does not."""
+    """Add the input of a block to its output. The paper does not, and it did not lower the held-out error."""
+    smooth_cutoff: bool = True
+    """Let messages fade to zero at the cutoff, so that the energy is continuous in the positions. The paper
+    does not; on 4,345 (350) crystals the held-out error is 57 (188) meV/atom with it, 65 (238) without."""
     max_neighbours_per_atom: float = Field(default=MAX_NEIGHBOURS_PER_ATOM, gt=0)
     """Crystals with more neighbours per atom than this get no prediction."""
 
@@ -193,8 +197,7 @@ class StructuralModel(nn.Module):
         self.edge_embedding = nn.Linear(N_GAUSSIANS, width)
         self.global_embedding = nn.Parameter(torch.zeros(width))  # a linear layer on the input zero
         self.blocks = nn.ModuleList(
-            Block(settings, n_outputs=1 if step == settings.steps - 1 else width)
-            for step in range(settings.steps)
+            Block(settings, n_outputs=1 if step == settings.steps - 1 else width) for step in range(settings.steps)
         )
         _fan_in_normal(self.edge_embedding)
         for name in ("mean_neighbours", "shift", "scale"):

@@ -90,9 +90,7 @@ def train_member(
     targets, held_out = _checked(table, targets, held_out)
     started = time.perf_counter()
     with numerics(threads=training.threads):
-        graphs = build_batch(
-            table, cutoff=model.cutoff, max_neighbours_per_atom=model.max_neighbours_per_atom
-        )
+        graphs = build_batch(table, cutoff=model.cutoff, max_neighbours_per_atom=model.max_neighbours_per_atom)
         network = _initial_network(graphs, targets, ~held_out, model=model, seed=seed, initial=initial)
         fit = _Fit(network, graphs, torch.from_numpy(targets).float(), held_out, training, seed)
         for epoch in range(training.epochs):
@@ -252,9 +250,7 @@ def _checked(table: CrystalTable, targets: np.ndarray, held_out: np.ndarray) -> 
     targets = np.array(targets, dtype=np.float64)
     held_out = np.array(held_out, dtype=bool)
     if targets.shape != (len(table),) or held_out.shape != (len(table),):
-        raise SettingsError(
-            f"{targets.shape=} and {held_out.shape=} must both be ({len(table)},), one per crystal"
-        )
+        raise SettingsError(f"{targets.shape=} and {held_out.shape=} must both be ({len(table)},), one per crystal")
     if not np.isfinite(targets).all():
         wrong = table.ids[int(np.flatnonzero(~np.isfinite(targets))[0])]
         raise SettingsError(f"the target of {wrong!r} is not finite; drop crystals without a label")

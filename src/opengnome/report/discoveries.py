@@ -22,7 +22,7 @@ _HEAD = [
     "predicted before, meV/atom",
     "to the initial hull, meV/atom",
     "formation energy, eV/atom",
-    "competes with",
+    "competes with (atomic fractions)",
     "made from",
     "round",
 ]
@@ -38,12 +38,13 @@ def discoveries_section(results: CampaignResults, *, page: Path) -> str:
     table_link = _link(results.root / f"{FOLDER}.csv", page, f"{FOLDER}.csv")
     text = html.tag(
         "p",
-        f"{len(rows):,} calculated candidates lie on the hull of the known set and everything calculated. "
+        f"Calculated candidates on the hull of the known set and everything calculated: {len(rows):,}. "
         "Decomposition energy: distance to the hull without the crystal itself; negative is the depth of "
-        f"stability. {html.text(_uncertainty_text(results))} The formula links to the relaxed crystal (CIF). "
+        f"stability. {html.text(_uncertainty_text(results))} The formula links to the relaxed crystal "
+        "(CIF); space groups are found within 0.1 Å. "
         f"All numbers: {table_link}.",
     )
-    table = html.long_table(_HEAD, rows, shown=_SHOWN_DISCOVERIES, numeric=[2, 3, 4, 5, 8])
+    table = html.long_table(_HEAD, rows, shown=_SHOWN_DISCOVERIES, numeric=[2, 3, 4, 5, 8], words=[6, 7])
     return html.section("Discoveries", text, table, anchor="discoveries")
 
 
@@ -54,7 +55,7 @@ def hull_section(results: CampaignResults, chemical_system: str | None) -> str:
         text = html.paragraph("There is no discovery yet; any system can be drawn with opengnome report --system.")
         return html.section("Hull", text, anchor="hull")
     view = hull_view(results, chosen)
-    parts = [] if chemical_system else [html.paragraph("The chemical system of the deepest discovery.")]
+    parts = [] if chemical_system else [html.paragraph("The system of the deepest discovery that can be drawn.")]
     if len(view.elements) <= 3:
         parts.append(html.figure(hull_figure(view), _hull_caption(view)))
         parts.append(html.details(f"Phases of {view.name}", _phase_table(view.phases)))
@@ -66,8 +67,9 @@ def hull_section(results: CampaignResults, chemical_system: str | None) -> str:
 
 def _hull_caption(view: HullView) -> str:
     n_new = sum(p.discovered for p in view.phases)
+    stars = f"{n_new} of them discovered by this campaign (stars)" if n_new else "all of them known before"
     drawn = "Lines join phases that coexist." if len(view.elements) == 3 else "The lowest phase of each composition."
-    return f"{len(view.stable)} stable phases, {n_new} of them discoveries (stars). {drawn}"
+    return f"{len(view.stable)} stable phases, {stars}. {drawn}"
 
 
 def _phase_table(phases: tuple[Phase, ...]) -> str:

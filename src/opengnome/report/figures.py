@@ -77,7 +77,7 @@ def to_svg(figure: "Figure", *, name: str, label: str, narrow: bool = False) -> 
 def hit_rate_figure(summaries: Sequence[RoundSummary]) -> str:
     """Hit rate of every arm by round, against the initial and against the current hull."""
     closed = [s for s in summaries if s.closed]
-    with canvas(8.4, 3.0) as figure:
+    with canvas(8.4, 3.2) as figure:
         axes = figure.subplots(1, 2, sharey=True)
         for ax, which, title in zip(
             axes, ("initial", "current"), ("Against the initial hull", "Against the current hull"), strict=True
@@ -91,7 +91,7 @@ def hit_rate_figure(summaries: Sequence[RoundSummary]) -> str:
             ax.grid(axis="y", color=LINE, linewidth=0.5)
         axes[0].set_ylabel("hits among all calculated, %")
         axes[0].set_ylim(bottom=0)
-        axes[0].legend(loc="best")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
         return to_svg(figure, name="hit-rates", label="Hit rate by round for every arm")
 
 
@@ -117,25 +117,26 @@ def _plot_rates(ax: "Axes", closed: Sequence[RoundSummary], arm: str, which: str
 
 def parity_figure(compared: Sequence[Comparison], *, number: int) -> str:
     """Predicted against calculated formation and decomposition energy of one round."""
-    with canvas(8.4, 3.7) as figure:
+    with canvas(8.4, 3.9) as figure:
         left, right = figure.subplots(1, 2)
         for arm in ARMS[::-1]:  # the model's choice on top
             own = [c for c in compared if c.arms and c.arms[0] == arm]
             if own:
                 _plot_parity(left, own, arm, reference=0.0, unit=1.0)
                 _plot_parity(right, own, arm, reference=1.0, unit=1e3)
-        _finish_parity(left, "Formation energy, eV/atom")
-        _finish_parity(right, "Distance to the hull before the round, meV/atom")
+        _finish_parity(left, compared, "Formation energy, eV/atom", reference=0.0, unit=1.0)
+        _finish_parity(right, compared, "Distance to the hull, meV/atom", reference=1.0, unit=1e3)
         right.axhline(0, color=SOFT, linewidth=0.5, linestyle=":")
         right.axvline(0, color=SOFT, linewidth=0.5, linestyle=":")
-        left.legend(loc="upper left")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
         return to_svg(figure, name=f"parity-{number}", label=f"Predicted against calculated, round {number}")
 
 
 def _plot_parity(ax: "Axes", own: Sequence[Comparison], arm: str, *, reference: float, unit: float) -> None:
+    calculated, predicted = _parity_points(own, reference, unit)
     ax.errorbar(
-        [unit * (c.calculated - reference * c.hull_energy) for c in own],
-        [unit * (c.predicted - reference * c.hull_energy) for c in own],
+        calculated,
+        predicted,
         yerr=[unit * c.std for c in own],
         fmt=_ARM_MARKERS[arm],
         color=ARM_COLOURS[arm],
@@ -146,17 +147,32 @@ def _plot_parity(ax: "Axes", own: Sequence[Comparison], arm: str, *, reference: 
     )
 
 
-def _finish_parity(ax: "Axes", title: str) -> None:
-    low = min(ax.get_xlim()[0], ax.get_ylim()[0])
-    high = max(ax.get_xlim()[1], ax.get_ylim()[1])
+def _parity_points(own: Sequence[Comparison], reference: float, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Calculated and predicted energies above `reference` times the hull, in units of eV / `unit`."""
+    hull = reference * np.array([c.hull_energy for c in own])
+    calculated, predicted = np.array([c.calculated for c in own]), np.array([c.predicted for c in own])
+    return unit * (calculated - hull), unit * (predicted - hull)
+
+
+def _finish_parity(ax: "Axes", compared: Sequence[Comparison], title: str, *, reference: float, unit: float) -> None:
+    """Equal axes over what passed the filters: random candidates may lie anywhere and would squeeze the rest."""
+    filtered = [c for c in compared if c.arms != (RANDOM_UNFILTERED,)] or compared
+    spanned = np.concatenate(_parity_points(filtered, reference, unit))
+    margin = 0.08 * np.ptp(spanned) + 0.05 * unit
+    low, high = spanned.min() - margin, spanned.max() + margin
+    everything = np.stack(_parity_points(compared, reference, unit))
+    outside = int(((everything < low) | (everything > high)).any(axis=0).sum())
     ax.plot([low, high], [low, high], color=INK, linewidth=0.7, zorder=0)
     ax.set(xlim=(low, high), ylim=(low, high), xlabel="calculated", ylabel="predicted", title=title)
     ax.set_aspect("equal", adjustable="box")
+    ax.locator_params(nbins=6)
+    if outside:
+        ax.text(0.98, 0.03, f"{outside} outside", transform=ax.transAxes, ha="right", color=SOFT)
 
 
 def calibration_figure(cards: Sequence[ModelCard], calculated: Mapping[str, Mapping[float, Rate]]) -> str:
     """Observed against nominal coverage: held-out crystals by round, calculated candidates by arm."""
-    with canvas(5.2, 3.7) as figure:
+    with canvas(7.2, 3.7) as figure:
         ax = figure.subplots()
         ax.plot([40, 100], [40, 100], color=INK, linewidth=0.7, zorder=0)
         judged = [card for card in cards if card.coverage]
@@ -176,8 +192,8 @@ def calibration_figure(cards: Sequence[ModelCard], calculated: Mapping[str, Mapp
             _plot_coverage(ax, rates, arm, shift)
         ax.set(xlabel="nominal coverage, %", ylabel="observed coverage, %", xlim=(42, 100), ylim=(0, 103))
         ax.set_xticks([50, 80, 90, 95])
-        ax.legend(loc="lower right", fontsize=7.5)
-        return to_svg(figure, name="calibration", label="Coverage of the prediction intervals", narrow=True)
+        figure.legend(loc="outside right upper", fontsize=7.5)
+        return to_svg(figure, name="calibration", label="Coverage of the prediction intervals")
 
 
 def _plot_coverage(ax: "Axes", rates: Mapping[float, Rate], arm: str, shift: float) -> None:

@@ -23,9 +23,10 @@ def header(results: CampaignResults, summaries: list[RoundSummary]) -> str:
 
 
 def setting_section(results: CampaignResults) -> str:
-    """What was searched, with which oracle and known set; versions, seed, digests, settings."""
-    details = html.details("All settings", html.tag("pre", html.text(to_toml(results.settings))))
-    return html.section("What was searched", _facts(results), meaning(results), details, anchor="setting")
+    """What was searched, with which oracle and known set; folded away, all that is needed to repeat it."""
+    settings = html.tag("pre", html.text(to_toml(results.settings)))
+    details = html.details("Seed, versions, digests, all settings", _listed(_record(results)) + settings)
+    return html.section("What was searched", _listed(_facts(results)), meaning(results), details, anchor="setting")
 
 
 def meaning(results: CampaignResults) -> str:
@@ -71,26 +72,34 @@ def _tile(number: str, label: str) -> str:
     return html.tag("div", html.tag("b", html.text(number)) + html.tag("span", html.text(label)), class_="tile")
 
 
-def _facts(results: CampaignResults) -> str:
-    started, knowledge = results.state.started, results.knowledge
-    known = knowledge.known
-    versions = {} if started is None else started.versions
-    facts = {
+def _listed(facts: dict[str, str]) -> str:
+    return html.tag(
+        "dl", "".join(html.tag("dt", html.text(k)) + html.tag("dd", html.text(v)) for k, v in facts.items())
+    )
+
+
+def _facts(results: CampaignResults) -> dict[str, str]:
+    known = results.knowledge.known
+    size = f"{len(known.table):,} crystals, {len(known.elements)} elements"
+    return {
         "candidates": _searched(results),
         "elements": _elements(results),
         "oracle": _oracle(results),
-        "known set": (
-            f"{known.source}: {len(known.table):,} crystals, {len(known.elements)} elements, level {known.level}"
-        ),
+        "known set": f"{known.source}: {size}, level {known.level}",
+    }
+
+
+def _record(results: CampaignResults) -> dict[str, str]:
+    started, initial = results.state.started, results.knowledge.initial_hull
+    versions = {} if started is None else started.versions
+    return {
         "seed": str(results.settings.seed),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "initial hull": f"{len(knowledge.initial_hull):,} entries, digest {knowledge.initial_hull.digest[:16]}",
-        "current hull": f"{len(results.hull):,} entries, digest {results.hull.digest[:16]}",
-        "known-set digest": known.digest,
+        "initial hull": f"{len(initial):,} entries, digest {initial.digest}",
+        "current hull": f"{len(results.hull):,} entries, digest {results.hull.digest}",
+        "known-set digest": results.knowledge.known.digest,
         "settings digest": results.settings.digest,
     }
-    items = (html.tag("dt", html.text(k)) + html.tag("dd", html.text(v)) for k, v in facts.items())
-    return html.tag("dl", "".join(items))
 
 
 def _searched(results: CampaignResults) -> str:

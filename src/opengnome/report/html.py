@@ -29,36 +29,45 @@ def section(title: str, *content: str, anchor: str) -> Cell:
     return tag("section", tag("h2", text(title)) + "".join(content), id=anchor)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, numeric: Iterable[int] = (), kind: str = "") -> Cell:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[Cell]], *, numeric: Iterable[int] = (), words: Iterable[int] = ()
+) -> Cell:
     """A table in a box that scrolls sideways when it must.
 
-    `head` is plain text, `rows` are safe markup, `numeric` the columns that are set flush right.
+    `head` is plain text, `rows` are safe markup. Columns in `numeric` are set flush right, those in `words`
+    are given room to read.
     """
-    right = set(numeric)
+    kinds = dict.fromkeys(numeric, "number") | dict.fromkeys(words, "words")
 
     def cells(name: str, row: Sequence[Cell]) -> Cell:
         return "".join(
-            tag(name, cell, class_="number") if column in right else tag(name, cell) for column, cell in enumerate(row)
+            tag(name, cell, class_=kinds[column]) if column in kinds else tag(name, cell)
+            for column, cell in enumerate(row)
         )
 
     body = "".join(tag("tr", cells("td", row)) for row in rows)
     header = tag("thead", tag("tr", cells("th", [text(h) for h in head])))
-    return tag("div", tag("table", header + tag("tbody", body), class_=f"plain {kind}".strip()), class_="scroll")
+    return tag("div", tag("table", header + tag("tbody", body), class_="plain"), class_="scroll")
 
 
-def details(summary: str, content: Cell, *, open_: bool = False) -> Cell:
+def details(summary: str, content: Cell) -> Cell:
     """Content that is folded away until it is asked for."""
-    start = "<details open>" if open_ else "<details>"
-    return f"{start}{tag('summary', text(summary))}{content}</details>"
+    return tag("details", tag("summary", text(summary)) + content)
 
 
-def long_table(head: Sequence[str], rows: Sequence[Sequence[Cell]], *, shown: int, numeric: Iterable[int] = ()) -> Cell:
-    """The first rows in the open, the rest folded away."""
-    columns = tuple(numeric)
-    first = table(head, rows[:shown], numeric=columns)
+def long_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    shown: int,
+    numeric: Sequence[int] = (),
+    words: Sequence[int] = (),
+) -> Cell:
+    """The first rows in the open, the rest folded away; the arguments are those of `table`."""
+    first = table(head, rows[:shown], numeric=numeric, words=words)
     if len(rows) <= shown:
         return first
-    return first + details(f"{len(rows) - shown} more", table(head, rows[shown:], numeric=columns))
+    return first + details(f"{len(rows) - shown} more", table(head, rows[shown:], numeric=numeric, words=words))
 
 
 def figure(svg: str, caption: str) -> Cell:
@@ -80,5 +89,5 @@ def space_group(symbol: str, number: int) -> Cell:
 
 def replacement(replaced: str) -> Cell:
     """What was replaced, e.g. ``Ba2+->Sr2+``, with superscripts and arrows."""
-    arrows = text(replaced.replace("->", "→"))
-    return re.sub(r"([A-Z][a-z]?)(\d*[+-])", r"\1<sup>\2</sup>", arrows).replace("→", " → ")
+    arrows = text(replaced.replace("->", "→").replace("-", "\N{MINUS SIGN}"))
+    return re.sub("([A-Z][a-z]?)(\\d*[+\N{MINUS SIGN}])", r"\1<sup>\2</sup>", arrows).replace("→", " → ")

@@ -133,6 +133,8 @@ def _colour_bar(ax: "Axes") -> None:
 
 
 def _label_ternary(ax: "Axes", view: HullView) -> None:
+    from matplotlib.patheffects import withStroke
+
     for phase in _labelled(view):
         element = max(phase.fractions) == 1.0
         x, y = _corner_point(phase)
@@ -146,6 +148,7 @@ def _label_ternary(ax: "Axes", view: HullView) -> None:
             fontsize=10 if element else 8,
             fontweight="bold" if element else "normal",
             color=_DISCOVERY if phase.discovered else INK,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
             zorder=5,
         )
 

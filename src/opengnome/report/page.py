@@ -19,6 +19,7 @@ from opengnome.report.sections import (
 from opengnome.report.style import CSS
 
 _LINKS = {
+    "setting": "What was searched",
     "discoveries": "Discoveries",
     "hull": "Hull",
     "rounds": "Rounds",
@@ -26,7 +27,6 @@ _LINKS = {
     "alignment": "Alignment",
     "rejected": "Rejected",
     "failures": "Failures",
-    "setting": "What was searched",
 }
 
 
@@ -51,6 +51,7 @@ def write_report(root: Path, *, chemical_system: str | None = None, output: Path
 def _page(results: CampaignResults, chemical_system: str | None, page: Path) -> str:
     summaries = summarise(results.state)
     body = [
+        setting_section(results),
         discoveries_section(results, page=page),
         hull_section(results, chemical_system),
         rounds_section(results, summaries),
@@ -58,7 +59,6 @@ def _page(results: CampaignResults, chemical_system: str | None, page: Path) -> 
         alignment_section(results),
         rejections_section(results, summaries),
         failures_section(results),
-        setting_section(results),
     ]
     footer = html.tag("footer", html.text(f"Written by opengnome {__version__} from the campaign's journal."))
     main = header(results, summaries) + _navigation(body) + "".join(body) + footer

@@ -117,7 +117,10 @@ def failures_section(results: CampaignResults) -> str:
     head = ["id", "formula", "status", "reason", "round"]
     rows = [_failure_row(c) for c in failed]
     return html.section(
-        "Failed calculations", text, html.long_table(head, rows, shown=_SHOWN_FAILURES, numeric=[4]), anchor="failures"
+        "Failed calculations",
+        text,
+        html.long_table(head, rows, shown=_SHOWN_FAILURES, numeric=[4], words=[3]),
+        anchor="failures",
     )
 
 
@@ -162,7 +165,7 @@ def _cards_table(cards: Sequence[ModelCard]) -> str:
         ]
         for card in cards
     ]
-    return html.table(head, rows, numeric=range(2, len(head)))
+    return html.table(head, rows, numeric=range(2, len(head)), words=[1])
 
 
 def _parity(compared: Sequence[Comparison]) -> list[str]:
@@ -171,7 +174,8 @@ def _parity(compared: Sequence[Comparison]) -> list[str]:
     caption = (
         "Predicted before, calculated after relaxation, for every converged calculation; bars are one calibrated "
         "standard deviation. The distance to the hull is the decomposition energy against the hull at the start "
-        "of the round: left of zero is a hit."
+        "of the round: left of zero is a hit. Axes span the model's choice and the filtered pool; what lies outside is "
+        "counted in the corner."
     )
     figures = [_parity_of_round(compared, number) for number in sorted({c.round for c in compared}, reverse=True)]
     parts = ["<h3>Predicted against calculated</h3>", html.paragraph(caption), *figures[:_SHOWN_PARITY_ROUNDS]]
@@ -183,5 +187,5 @@ def _parity(compared: Sequence[Comparison]) -> list[str]:
 def _parity_of_round(compared: Sequence[Comparison], number: int) -> str:
     own = [c for c in compared if c.round == number]
     mae = sum(abs(c.error) for c in own) / len(own) if own else None
-    caption = f"Round {number}: {len(own):,} crystals, MAE {mev(mae) if own else MISSING} meV/atom over all arms."
+    caption = f"Round {number}: {len(own):,} calculated, MAE {mev(mae) if own else MISSING} meV/atom over all arms."
     return html.figure(parity_figure(own, number=number), caption)

@@ -39,6 +39,8 @@ th, td { text-align: left; vertical-align: top; padding: .32rem .9rem .32rem 0; 
 thead th { font-weight: 600; border-bottom: 1.5px solid var(--ink); vertical-align: bottom; }
 tr.group td { font-weight: 600; padding-top: .9rem; border-bottom-color: var(--soft); }
 .number { text-align: right; white-space: nowrap; }
+th.number { white-space: normal; min-width: 4.5rem; }
+.words { min-width: 9.5rem; }
 table.rounds td:first-child { min-width: 13rem; }
 figure { margin: 1.2rem 0; }
 figure svg { display: block; width: 100%; height: auto; max-width: 56rem; min-width: 34rem; }
@@ -61,7 +63,9 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: .8rem
   main { max-width: none; padding: 0; }
   nav { display: none; }
   a { color: inherit; text-decoration: none; }
-  h2 { margin-top: 1.6rem; break-after: avoid; }
+  h2 { margin-top: 1.6rem; }
+  h2, h3 { break-after: avoid; }
+  pre { white-space: pre-wrap; }
   figure, tr, .tile { break-inside: avoid; }
   figure svg, figure svg.narrow { min-width: 0; }
   table.plain { font-size: 7.5pt; }

@@ -1,0 +1,88 @@
+"""Units on a real pool of processes: deaths, exceptions, finished work."""
+
+import os
+import signal
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from opengnome.campaign.execution import Unit, local_executor, run_units
+from opengnome.errors import CampaignError
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def die(path: Path) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_the_first_time(path: Path, marker: Path) -> None:
+    if not marker.exists():
+        marker.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    path.write_text("second attempt")
+
+
+def break_down(path: Path) -> None:
+    raise RuntimeError("a fault of the program")
+
+
+def two_processes() -> Executor:
+    return local_executor(2)
+
+
+def threads() -> Executor:
+    return ThreadPoolExecutor(2)
+
+
+def units_writing(folder: Path, n: int) -> list[Unit]:
+    return [Unit(folder / f"{i}.txt", write, {"path": folder / f"{i}.txt", "text": str(i)}) for i in range(n)]
+
+
+def test_every_unit_ends_once_with_its_file(tmp_path: Path) -> None:
+    units = units_writing(tmp_path, 9)
+    ended = list(run_units(units, two_processes))
+    assert sorted(e.unit.path for e in ended) == sorted(u.path for u in units)
+    assert [u.path.read_text() for u in units] == [str(i) for i in range(9)]
+    assert not list(tmp_path.glob("*.starts"))
+
+
+def test_a_unit_whose_file_exists_is_not_run(tmp_path: Path) -> None:
+    (unit,) = units_writing(tmp_path, 1)
+    unit.path.write_text("from before")
+
+    def refuse() -> Executor:
+        raise AssertionError("no executor is needed for finished work")
+
+    assert [e.unit for e in run_units([unit], refuse)] == [unit]
+    assert unit.path.read_text() == "from before"
+
+
+def test_a_unit_that_kills_its_process_is_given_up_and_the_others_finish(tmp_path: Path) -> None:
+    poison = Unit(tmp_path / "poison", die, {"path": tmp_path / "poison"})
+    ended = list(run_units([poison, *units_writing(tmp_path, 6)], two_processes, attempts=2))
+    lost = [e for e in ended if e.lost]
+    assert [e.unit for e in lost] == [poison]
+    assert "died 2 times" in lost[0].lost
+    assert len(ended) == 7
+
+
+def test_a_unit_that_dies_once_is_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    unit = Unit(path, die_the_first_time, {"path": path, "marker": tmp_path / "marker"})
+    (ended,) = run_units([unit], two_processes)
+    assert not ended.lost
+    assert path.read_text() == "second attempt"
+
+
+def test_a_fault_of_the_program_stops_everything(tmp_path: Path) -> None:
+    unit = Unit(tmp_path / "x", break_down, {"path": tmp_path / "x"})
+    with pytest.raises(CampaignError, match="a fault of the program"):
+        list(run_units([unit], threads))
+
+
+def test_any_executor_will_do(tmp_path: Path) -> None:
+    assert len(list(run_units(units_writing(tmp_path, 5), threads, window=2))) == 5

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from opengnome.crystals import Crystal, CrystalTable, supercell
+from opengnome.crystals.io import write_table
+from opengnome.datasets import KnownSetSettings, load_elemental_crystals, load_embedded_frames, load_known_set
+from opengnome.errors import SettingsError
+from opengnome.hull import Hull
+
+
+@pytest.fixture
+def table_path(tmp_path: Path, rock_salt: Crystal, perovskite: Crystal) -> Path:
+    table = CrystalTable.from_crystals([rock_salt, perovskite, supercell(rock_salt, (2, 1, 1))], ["a", "b", "c"])
+    table = table.with_column("formation_energy_per_atom", [-2.1, -3.5, None])
+    write_table(tmp_path / "known.parquet", table)
+    return tmp_path / "known.parquet"
+
+
+def test_formation_energies_bring_elements_at_zero(table_path: Path) -> None:
+    known = load_known_set(KnownSetSettings(source=str(table_path)))
+    assert known.energy_kind == "formation"
+    assert known.level == "table:known.parquet"
+    assert known.table.ids == ["a", "b"]  # the row without an energy is left out
+    assert {e.id for e in known.entries} == {"a", "b", *(f"reference-{s}" for s in ("Na", "Cl", "Sr", "Ti", "O"))}
+    hull = Hull(known.entries)
+    assert hull.formation_energy_per_atom(known.table[0].composition, -2.1) == pytest.approx(-2.1)
+
+
+def test_elements_restrict_the_set(table_path: Path) -> None:
+    known = load_known_set(KnownSetSettings(source=str(table_path), elements=["Na", "Cl", "O"]))
+    assert known.table.ids == ["a"]
+
+
+def test_the_digest_names_the_content(table_path: Path) -> None:
+    one = load_known_set(KnownSetSettings(source=str(table_path)))
+    assert one.digest == load_known_set(KnownSetSettings(source=str(table_path))).digest
+    assert one.digest != load_known_set(KnownSetSettings(source=str(table_path), elements=["Na", "Cl"])).digest
+    assert one.digest != load_known_set(KnownSetSettings(source=str(table_path), level="other")).digest
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"source": "nowhere.parquet"}, "neither 'embedded' nor a file"),
+        ({"energy_column": "energy"}, "has no column energy"),
+        ({"elements": ["Xe"]}, "no row has an energy"),
+    ],
+)
+def test_wrong_requests_are_explained(table_path: Path, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_known_set(KnownSetSettings.model_validate({"source": str(table_path)} | settings))
+
+
+def test_the_embedded_set_is_whole() -> None:
+    known = load_known_set(KnownSetSettings())
+    assert (len(known.table), len(known.elements), known.energy_kind) == (350, 89, "total")
+    hull = Hull(known.entries)
+    formation = np.array(
+        [hull.formation_energy_per_atom(e.composition, e.corrected_energy_per_atom) for e in known.entries]
+    )
+    elemental = np.array([e.composition.n_elements == 1 for e in known.entries])
+    assert (formation[elemental] >= -1e-9).all()
+    assert np.median(formation[~elemental]) < -0.3
+    assert len(load_elemental_crystals()) == 89
+    assert set(load_embedded_frames().column("energy_per_atom")) & {None} == set()
