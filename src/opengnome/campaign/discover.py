@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
 from opengnome import settings as settings_io
+from opengnome.campaign.context import Context
 from opengnome.campaign.execution import local_executor
 from opengnome.campaign.journal import Journal
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.loop import run
-from opengnome.campaign.perform import Performer
+from opengnome.campaign.perform import perform
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.settings import CampaignSettings
 from opengnome.campaign.state import CampaignState, fold
@@ -33,12 +35,12 @@ def discover(
     settings = _fix_settings(layout, settings)
     progress = progress or Progress(layout.progress)
     workers = settings.execution.workers
-    performer = Performer(
+    context = Context(
         root, settings, make_executor=make_executor or (lambda: local_executor(workers)), progress=progress
     )
     with Journal(layout.journal) as journal:
-        _refuse_other_known_set(journal, performer)
-        return run(journal, settings, performer)
+        _refuse_other_known_set(journal, context)
+        return run(journal, settings, partial(perform, context))
 
 
 def load_settings(
@@ -119,11 +121,11 @@ def _differences(written: CampaignSettings, given: CampaignSettings) -> list[str
     return names
 
 
-def _refuse_other_known_set(journal: Journal, performer: Performer) -> None:
+def _refuse_other_known_set(journal: Journal, context: Context) -> None:
     started = fold(journal).started
     if started is None:
         return
-    digest = performer.knowledge.known.digest
+    digest = context.knowledge.known.digest
     if started.known_digest != digest:
         raise CampaignError(
             f"the known set has changed since the campaign began (digest {digest}, was {started.known_digest}); "

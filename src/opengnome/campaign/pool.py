@@ -4,10 +4,8 @@ from collections import Counter
 
 import numpy as np
 
+from opengnome.campaign.context import Context
 from opengnome.campaign.events import Choice, Selected
-from opengnome.campaign.knowledge import Knowledge
-from opengnome.campaign.layout import Layout
-from opengnome.campaign.progress import Progress
 from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.selection import ARMS, Pool, choose, lowest_per_composition, within_window
 from opengnome.campaign.state import CampaignState
@@ -16,10 +14,9 @@ from opengnome.crystals.io import read_table, write_table
 from opengnome.hull import Hull
 
 
-def select_candidates(
-    layout: Layout, knowledge: Knowledge, state: CampaignState, number: int, progress: Progress
-) -> Selected:
+def select_candidates(context: Context, state: CampaignState, number: int) -> Selected:
     """Measure the pool of a round against the hull, filter it, and choose for every arm."""
+    layout, knowledge, progress = context.layout, context.knowledge, context.progress
     shards = state.round(number).shards
     table = concatenate([read_table(layout.root / shards[s].path) for s in sorted(shards)])
     hull = knowledge.hull(state, before_round=number)

@@ -60,9 +60,7 @@ def symmetry_operations(block: gemmi.cif.Block, lattice: np.ndarray) -> Operatio
     return operations
 
 
-def expand(
-    frac_coords: np.ndarray, operations: Operations, lattice: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def expand(frac_coords: np.ndarray, operations: Operations, lattice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All atoms of the cell from the listed sites, shape (n_sites, 3).
 
     Only images of one and the same site are merged, never two listed sites. A site on a special position is
@@ -109,8 +107,7 @@ def _parse_operation(text: str) -> gemmi.Op:
         return gemmi.Op(text)
     except (ValueError, RuntimeError) as error:
         raise InvalidCrystalError(
-            f"cannot read the symmetry operation {text!r} ({error}); operations are "
-            "written as in '-x, y+1/2, -z'"
+            f"cannot read the symmetry operation {text!r} ({error}); operations are written as in '-x, y+1/2, -z'"
         ) from error
 
 
@@ -121,9 +118,7 @@ def _named_operations(block: gemmi.cif.Block, lattice: np.ndarray) -> Iterable[g
         with contextlib.suppress(ValueError, RuntimeError):  # the name or the number may still tell
             return gemmi.symops_from_hall(hall)
     # The angles tell hexagonal from rhombohedral axes of a name such as 'R -3 m'.
-    group = (
-        gemmi.find_spacegroup_by_name(name, _angle(lattice, 1, 2), _angle(lattice, 0, 1)) if name else None
-    )
+    group = gemmi.find_spacegroup_by_name(name, _angle(lattice, 1, 2), _angle(lattice, 0, 1)) if name else None
     if group is None and number.isdigit() and 1 <= int(number) <= 230:
         group = gemmi.find_spacegroup_by_number(int(number))
     if group is not None:

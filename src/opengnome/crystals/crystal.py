@@ -157,9 +157,7 @@ def _check(lattice: np.ndarray, frac_coords: np.ndarray, atomic_numbers: np.ndar
     if not (np.isfinite(lattice).all() and np.isfinite(frac_coords).all()):
         raise InvalidCrystalError("lattice and frac_coords must be finite, found NaN or infinity")
     if atomic_numbers.min() < 1 or atomic_numbers.max() > MAX_ATOMIC_NUMBER:
-        wrong = sorted(
-            set(atomic_numbers[(atomic_numbers < 1) | (atomic_numbers > MAX_ATOMIC_NUMBER)].tolist())
-        )
+        wrong = sorted(set(atomic_numbers[(atomic_numbers < 1) | (atomic_numbers > MAX_ATOMIC_NUMBER)].tolist()))
         raise InvalidCrystalError(f"atomic numbers {wrong} are outside 1..{MAX_ATOMIC_NUMBER}")
     volume = abs(np.linalg.det(lattice))
     if volume < _MIN_VOLUME:

@@ -40,9 +40,7 @@ def to_ase(crystal: Crystal) -> "Atoms":
     """The crystal as ASE `Atoms`, periodic in all directions, sites in the same order."""
     from ase import Atoms
 
-    return Atoms(
-        numbers=crystal.atomic_numbers, cell=crystal.lattice, scaled_positions=crystal.frac_coords, pbc=True
-    )
+    return Atoms(numbers=crystal.atomic_numbers, cell=crystal.lattice, scaled_positions=crystal.frac_coords, pbc=True)
 
 
 def from_ase(atoms: "Atoms") -> Crystal:

@@ -72,14 +72,10 @@ def read_crystals(path: Path) -> list[ReadRow]:
     if path.is_dir():
         files = sorted(f for f in path.iterdir() if f.is_file() and _format(f) and not f.name.startswith("."))
         if not files:
-            raise InvalidCrystalError(
-                f"no crystals in the folder {path}; files that can be read: {_KNOWN_FORMATS}"
-            )
+            raise InvalidCrystalError(f"no crystals in the folder {path}; files that can be read: {_KNOWN_FORMATS}")
         shared = Counter(_stem(file) for file in files)
         return [
-            row
-            for file in files
-            for row in _read_file(file, _stem(file) if shared[_stem(file)] == 1 else file.name)
+            row for file in files for row in _read_file(file, _stem(file) if shared[_stem(file)] == 1 else file.name)
         ]
     if not path.exists():
         raise InvalidCrystalError(f"there is no file or folder {path}")
@@ -107,9 +103,7 @@ def write_crystals(path: Path, table: CrystalTable) -> None:
     elif file_format == "parquet":
         write_table(path, table)
     elif file_format == "extxyz":
-        names = [
-            name for name in table.column_names if name not in ("lattice", "atomic_numbers", "frac_coords")
-        ]
+        names = [name for name in table.column_names if name not in ("lattice", "atomic_numbers", "frac_coords")]
         values = table.arrow.select(names).to_pylist()
         replace_file(path, lambda file: write_extxyz(file, list(zip(table, values, strict=True))))
     else:
@@ -168,9 +162,7 @@ def _read_file(path: Path, name: str) -> list[ReadRow]:
     rows = []
     for number, (row_id, result) in enumerate(parsed):
         row_id = row_id or (name if len(parsed) == 1 else f"{name}-{number}")
-        rows.append(
-            ReadRow(row_id, result) if isinstance(result, Crystal) else ReadRow(row_id, None, str(result))
-        )
+        rows.append(ReadRow(row_id, result) if isinstance(result, Crystal) else ReadRow(row_id, None, str(result)))
     return rows
 
 

@@ -31,9 +31,7 @@ def write_table(path: Path, table: CrystalTable) -> None:
     """Write a table as Parquet (zstd), whole or not at all; see `replacement.replace_file`."""
     replace_file(
         path,
-        lambda temporary: pq.write_table(
-            table.arrow, temporary, compression="zstd", row_group_size=_ROW_GROUP_SIZE
-        ),
+        lambda temporary: pq.write_table(table.arrow, temporary, compression="zstd", row_group_size=_ROW_GROUP_SIZE),
     )
 
 
@@ -61,13 +59,10 @@ def _crystal_or_error(arrow: pa.Table, row: int) -> Crystal | InvalidCrystalErro
         lattice, atomic_numbers, frac_coords = (_row_values(arrow, name, row) for name in _ARRAY_COLUMNS)
         if len(lattice) != 9 or len(frac_coords) % 3:
             raise InvalidCrystalError(
-                f"lattice has {len(lattice)} and frac_coords {len(frac_coords)} values, must be "
-                "9 and a multiple of 3"
+                f"lattice has {len(lattice)} and frac_coords {len(frac_coords)} values, must be 9 and a multiple of 3"
             )
         if not (np.isfinite(atomic_numbers).all() and (atomic_numbers == np.round(atomic_numbers)).all()):
-            raise InvalidCrystalError(
-                "atomic_numbers has missing or fractional values, must be whole numbers"
-            )
+            raise InvalidCrystalError("atomic_numbers has missing or fractional values, must be whole numbers")
         crystal = Crystal(lattice.reshape(3, 3), frac_coords.reshape(-1, 3), atomic_numbers)
         check_distances(crystal)
     except InvalidCrystalError as error:

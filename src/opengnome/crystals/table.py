@@ -95,9 +95,7 @@ class CrystalTable:
             raise IndexError(f"crystal {index} of a table of {n}")
         index %= n
         start, stop = self.offsets[index], self.offsets[index + 1]
-        return Crystal(
-            self.lattices[index], self.flat_frac_coords[start:stop], self.flat_atomic_numbers[start:stop]
-        )
+        return Crystal(self.lattices[index], self.flat_frac_coords[start:stop], self.flat_atomic_numbers[start:stop])
 
     def __iter__(self) -> Iterator[Crystal]:
         return (self[i] for i in range(len(self)))
@@ -145,9 +143,7 @@ class CrystalTable:
         Raises `InvalidCrystalError` naming the columns there are when `name` is not one.
         """
         if name not in self.arrow.column_names:
-            raise InvalidCrystalError(
-                f"the table has no column {name!r}; its columns are {self.column_names}"
-            )
+            raise InvalidCrystalError(f"the table has no column {name!r}; its columns are {self.column_names}")
         return self.arrow[name].to_pylist()
 
     def slice(self, start: int, stop: int | None = None) -> "CrystalTable":
@@ -173,9 +169,7 @@ class CrystalTable:
 
 def concatenate(tables: Sequence[CrystalTable]) -> CrystalTable:
     """One table after another; columns that are missing somewhere are filled with nulls."""
-    return CrystalTable(
-        pa.concat_tables([t.arrow for t in tables], promote_options="permissive").combine_chunks()
-    )
+    return CrystalTable(pa.concat_tables([t.arrow for t in tables], promote_options="permissive").combine_chunks())
 
 
 def _flat(column: pa.ChunkedArray, dtype: type) -> np.ndarray:

@@ -1,0 +1,61 @@
+"""What every stage of a campaign works with."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from functools import cached_property
+from pathlib import Path
+
+from opengnome.campaign.execution import Ended, Unit, run_units
+from opengnome.campaign.knowledge import Knowledge
+from opengnome.campaign.layout import Layout
+from opengnome.campaign.progress import Progress
+from opengnome.campaign.settings import CampaignSettings
+from opengnome.crystals.elements import SYMBOLS
+from opengnome.datasets import load_known_set
+from opengnome.generation import GenerationSettings
+
+
+class Context:
+    """Settings, files, known set and workers of one campaign."""
+
+    def __init__(
+        self, root: Path, settings: CampaignSettings, *, make_executor: Callable[[], Executor], progress: Progress
+    ) -> None:
+        self.layout = Layout(root)
+        self.settings = settings
+        self.make_executor = make_executor
+        self.progress = progress
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        """Loaded at the first action that needs it."""
+        return Knowledge(self.layout.root, load_known_set(self.settings.known), self.settings)
+
+    @cached_property
+    def generation(self) -> GenerationSettings:
+        """Generation limited to the elements of the known set: no other has a reference on its hull."""
+        generation = self.settings.generation
+        known = [SYMBOLS[z] for z in self.knowledge.known.elements]
+        allowed = known if generation.allowed_elements is None else generation.allowed_elements
+        return generation.model_copy(update={"allowed_elements": tuple(s for s in allowed if s in known)})
+
+    def run(self, stage: str, units: Sequence[Unit], *, note: Callable[[], str] = lambda: "") -> Iterator[Ended]:
+        """Run units on the workers, with progress; `note` is shown behind the count."""
+        done = 0
+
+        def tick(running: list[Unit]) -> None:
+            lines = [last_line(unit.log) for unit in running if unit.log is not None]
+            self.progress.step(stage, done, len(units), next((line for line in lines if line), note()))
+
+        for ended in run_units(units, self.make_executor, attempts=self.settings.execution.attempts, on_wait=tick):
+            done += 1
+            yield ended
+            self.progress.step(stage, done, len(units), note())
+
+
+def last_line(path: Path | None) -> str:
+    """Last line of a log, empty when there is none."""
+    if path is None or not path.is_file():
+        return ""
+    lines = path.read_text().splitlines()
+    return lines[-1] if lines else ""

@@ -1,0 +1,106 @@
+"""The models of a round: training rows, members, the calibrated ensemble."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from opengnome.campaign import work
+from opengnome.campaign.context import Context
+from opengnome.campaign.events import EnsembleAssembled, MemberTrained, RoundOpened
+from opengnome.campaign.execution import Ended, Unit
+from opengnome.campaign.seeds import seed_for
+from opengnome.campaign.state import CampaignState
+from opengnome.campaign.training_set import training_table
+from opengnome.crystals.io import read_table, write_table
+from opengnome.errors import CampaignError
+from opengnome.models import assemble_ensemble
+
+
+def open_round(context: Context, state: CampaignState, number: int) -> RoundOpened:
+    """Write parents, known formulas and training rows of a round."""
+    parents = context.knowledge.parents(state, number)
+    training = training_table(context.knowledge, state, number)
+    formulas = context.knowledge.formulas(state, number)
+    write_table(context.layout.parents(number), parents)
+    write_table(context.layout.training(number), training)
+    context.layout.formulas(number).write_text("\n".join(formulas) + "\n")
+    context.progress.message(
+        f"round {number}: {len(parents)} parents, {len(formulas)} known compositions, {len(training)} training crystals"
+    )
+    return RoundOpened(
+        round=number,
+        n_parents=len(parents),
+        n_shards=-(-len(parents) // context.settings.parents.parents_per_shard),
+        n_training=len(training),
+        hull_digest=context.knowledge.hull(state, before_round=number).digest,
+    )
+
+
+def train(context: Context, number: int, members: Sequence[int]) -> Iterator[MemberTrained]:
+    """Train the named members."""
+    units = {
+        context.layout.member(number, member): (member, _member_unit(context, number, member)) for member in members
+    }
+    stage = f"round {number}, training"
+    for ended in context.run(stage, [unit for _, unit in units.values()]):
+        refuse_lost(ended)
+        yield MemberTrained(
+            round=number,
+            member=units[ended.unit.path][0],
+            path=context.layout.relative(ended.unit.path),
+            metrics=_member_metrics(ended.unit.path),
+        )
+
+
+def _member_unit(context: Context, number: int, member: int) -> Unit:
+    path = context.layout.member(number, member)
+    log = path.with_suffix(".log")
+    return Unit(
+        path,
+        work.train,
+        {
+            "path": path,
+            "log": log,
+            "training_path": context.layout.training(number),
+            "model": context.settings.model,
+            "training": context.settings.training,
+            "seed": seed_for(context.settings.seed, "member", number, member),
+        },
+        log=log,
+    )
+
+
+def assemble(context: Context, state: CampaignState, number: int) -> EnsembleAssembled:
+    """Calibrate the trained members together."""
+    table = read_table(context.layout.training(number))
+    members = state.round(number).members
+    ensemble = assemble_ensemble(
+        [context.layout.root / members[m].path for m in sorted(members)],
+        context.layout.ensemble(number),
+        table=table,
+        targets=table.arrow["target"].to_numpy(),
+        held_out=table.arrow["held_out"].to_numpy(zero_copy_only=False),
+    )
+    metrics = {k: float(v) for k, v in ensemble.metrics.items() if isinstance(v, int | float)}
+    context.progress.message(
+        f"round {number}: ensemble ready, held-out MAE {metrics.get('mae', float('nan')):.3f} eV/atom"
+    )
+    return EnsembleAssembled(
+        round=number,
+        path=context.layout.relative(context.layout.ensemble(number)),
+        digest=ensemble.digest,
+        metrics=metrics,
+    )
+
+
+def refuse_lost(ended: Ended) -> None:
+    """Raise `CampaignError` for a unit that took its process down every time: the campaign cannot go on without it."""
+    if ended.lost:
+        raise CampaignError(
+            f"{ended.unit.path.name}: {ended.lost}; most likely memory ran out. Use fewer workers or smaller batches"
+        )
+
+
+def _member_metrics(path: Path) -> dict[str, float]:
+    metrics = json.loads(path.with_suffix(".json").read_text()).get("metrics", {})
+    return {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}

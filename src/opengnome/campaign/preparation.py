@@ -1,0 +1,73 @@
+"""Before the first round: fix the known set, compute reference crystals, align the oracle with it."""
+
+import platform
+from importlib import metadata
+
+from opengnome.campaign.alignment import fit_per_element, no_alignment, reference_crystals
+from opengnome.campaign.context import Context
+from opengnome.campaign.events import Aligned, CampaignStarted
+from opengnome.campaign.state import CampaignState
+from opengnome.campaign.strained import strained_crystals
+from opengnome.crystals import CrystalTable, concatenate
+from opengnome.crystals.io import write_table
+from opengnome.errors import SettingsError
+from opengnome.oracles import make_oracle
+
+_VERSIONED = ("opengnome", "torch", "numpy", "chgnet", "ase", "moyopy", "vesin", "pymatgen-core")
+
+
+def start(context: Context) -> CampaignStarted:
+    """Fix what the campaign stands on; raises `SettingsError` when oracle and known set do not fit together."""
+    known = context.knowledge.known
+    oracle = make_oracle(context.settings.oracle)  # a broken set-up is told now, not after the training
+    if context.settings.alignment.scheme == "none" and oracle.identity.level != known.level:
+        raise SettingsError(
+            f"the known set is of level {known.level!r}, the oracle of level {oracle.identity.level!r}: "
+            "energies of two levels do not share a hull. Set alignment.scheme = 'per_element', or give both "
+            "the same known.level if they are the same"
+        )
+    references = _crystals_to_compute(context)
+    if references is not None:
+        write_table(context.layout.references, references)
+    context.progress.message(
+        f"known set: {len(known.table)} crystals, {len(known.elements)} elements ({known.source}, level {known.level})"
+    )
+    return CampaignStarted(
+        settings_digest=context.settings.digest,
+        known_digest=known.digest,
+        versions={name: metadata.version(name) for name in _VERSIONED} | {"python": platform.python_version()},
+        reference_ids=() if references is None else tuple(references.ids),
+    )
+
+
+def align(context: Context, state: CampaignState) -> Aligned:
+    """Fit the alignment that the settings ask for."""
+    if context.settings.alignment.scheme == "none":
+        return no_alignment()
+    aligned = fit_per_element(context.knowledge.known, state.references)
+    context.progress.message(
+        f"oracle against known set on {aligned.metrics['n_crystals']:.0f} compounds: "
+        f"offset {1e3 * aligned.metrics['offset_before']:+.0f} meV/atom, "
+        f"MAE {1e3 * aligned.metrics['mae_before']:.0f}, "
+        f"after one shift per element {1e3 * aligned.metrics['mae_after']:.0f} meV/atom (cross-validated)"
+    )
+    return aligned
+
+
+def _crystals_to_compute(context: Context) -> CrystalTable | None:
+    """What the oracle computes before the first round: for the alignment, and at other volumes."""
+    known, settings = context.knowledge.known, context.settings
+    tables = []
+    if settings.alignment.scheme == "per_element":
+        n_crystals = settings.alignment.n_crystals
+        max_atoms = settings.parents.max_atoms
+        tables.append(reference_crystals(known, n_crystals=n_crystals, max_atoms=max_atoms, seed=settings.seed))
+    strained = strained_crystals(
+        known,
+        n_crystals=settings.training_set.strained_crystals,
+        volumes=settings.training_set.strain_volumes,
+        max_atoms=settings.training_set.max_atoms,
+        seed=settings.seed,
+    )
+    tables += [] if strained is None else [strained]
+    return concatenate(tables) if tables else None

@@ -1,0 +1,54 @@
+"""The candidates of a round: generated from shards of parents, energies predicted."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from opengnome.campaign import work
+from opengnome.campaign.context import Context
+from opengnome.campaign.events import ShardScreened
+from opengnome.campaign.execution import Unit
+from opengnome.campaign.learning import refuse_lost
+from opengnome.campaign.seeds import seed_for
+from opengnome.campaign.state import CampaignState
+
+
+def screen(context: Context, state: CampaignState, number: int, shards: Sequence[int]) -> Iterator[ShardScreened]:
+    """Generate and judge the candidates of the named shards."""
+    opened = state.round(number).opened
+    n_parents = 0 if opened is None else opened.n_parents
+    size = context.settings.parents.parents_per_shard
+    numbers = {context.layout.shard(number, shard): shard for shard in shards}
+    units = [
+        Unit(
+            path,
+            work.screen,
+            {
+                "path": path,
+                "parents_path": context.layout.parents(number),
+                "start": shard * size,
+                "stop": min((shard + 1) * size, n_parents),
+                "formulas_path": context.layout.formulas(number),
+                "generation": context.generation,
+                "screening": context.settings.screening,
+                "ensemble_path": context.layout.ensemble(number),
+                "seed": seed_for(context.settings.seed, "generation", number),
+            },
+        )
+        for path, shard in numbers.items()
+    ]
+    for ended in context.run(f"round {number}, screening shards", units):
+        refuse_lost(ended)
+        yield ShardScreened(
+            round=number,
+            shard=numbers[ended.unit.path],
+            path=context.layout.relative(ended.unit.path),
+            counts=_shard_counts(ended.unit.path),
+        )
+
+
+def _shard_counts(path: Path) -> dict[str, int]:
+    stored = pq.read_schema(path).metadata or {}
+    prefix = work.COUNT_PREFIX.encode()
+    return {k.removeprefix(prefix).decode(): int(v) for k, v in stored.items() if k.startswith(prefix)}
