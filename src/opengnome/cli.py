@@ -113,12 +113,20 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="HTML file; DIRECTORY/report.html by default.")
     ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table of rounds as Markdown instead.")
+    ] = False,
 ) -> None:
     """Write one HTML file with rounds, models, hull and discoveries, and a CIF of each discovery.
 
     Example: `opengnome report runs/oxides --system Na-Zr-O`
     """
-    _report(directory, system, output)
+    if markdown:
+        from opengnome.report import rounds_markdown
+
+        typer.echo(rounds_markdown(directory))
+    else:
+        _report(directory, system, output)
 
 
 def _report(directory: Path, system: str | None, output: Path | None) -> None:

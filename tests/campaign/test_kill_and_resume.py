@@ -79,19 +79,19 @@ def kill_when(root: Path, settings: Path, reached: Callable[[Path], bool]) -> No
 def during_training(root: Path) -> bool:
     """A member is being trained, and none is finished."""
     members = root / "rounds" / "01" / "members"
-    return any(members.glob("*.starts")) and not any(members.glob("*.safetensors"))
+    return any(members.glob("*.starts")) and not any(members.glob("[!.]*.safetensors"))
 
 
 def during_generation(root: Path) -> bool:
     """One shard is screened, another under way."""
     shards = root / "rounds" / "01" / "shards"
-    return any(shards.glob("*.parquet")) and any(shards.glob("*.starts"))
+    return any(shards.glob("[!.]*.parquet")) and any(shards.glob("*.starts"))
 
 
 def during_relaxations(root: Path) -> bool:
     """One calculation is finished, another under way."""
     calculations = root / "calculations"
-    return any(calculations.glob("*.parquet")) and any(calculations.glob("*.starts"))
+    return any(calculations.glob("[!.]*.parquet")) and any(calculations.glob("*.starts"))
 
 
 def during_second_training(root: Path) -> bool:
@@ -147,7 +147,7 @@ def test_killed_in_every_stage_it_ends_in_the_same_state(unkilled: Path, tmp_pat
         kill_when(root, settings, reached)
         for path, modified in finished_before.items():
             assert Path(path).stat().st_mtime_ns == modified, f"{path} was computed again"
-        finished_before |= {str(p): p.stat().st_mtime_ns for p in (root / "calculations").glob("*.parquet")}
+        finished_before |= {str(p): p.stat().st_mtime_ns for p in (root / "calculations").glob("[!.]*.parquet")}
     finish(start(root, settings))
     for path, modified in finished_before.items():
         assert Path(path).stat().st_mtime_ns == modified, f"{path} was computed again"

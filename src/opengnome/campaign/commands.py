@@ -24,7 +24,7 @@ from opengnome.errors import CampaignError, MissingReferenceError
 from opengnome.generation import GenerationSettings, generate
 from opengnome.hull import Hull, hull_table
 from opengnome.models import VOLUME_SCALES, Ensemble
-from opengnome.oracles import OracleSettings, Status, read_calculation
+from opengnome.oracles import Calculation, OracleSettings, Status, make_oracle, read_calculation
 
 INVALID, NO_PREDICTION = "invalid_crystal", "no_prediction"
 
@@ -93,8 +93,10 @@ def relax_rows(
         for ended in run_units(distinct.values(), lambda: local_executor(workers)):
             ended_by_path[ended.unit.path] = ended
             progress.step("relaxing", len(ended_by_path), len(distinct))
+        elements = _elemental_hull(make_oracle(settings).identity.level)
         for identifier, unit in units.items():
-            rows[identifier] = _relaxed_row(identifier, crystals[identifier], ended_by_path[unit.path], results)
+            ended = ended_by_path[unit.path]
+            rows[identifier] = _relaxed_row(identifier, crystals[identifier], ended, results, elements)
     if relaxed is not None and results:
         ids = [r.id for r in read if r.id in results]
         write_crystals(relaxed, CrystalTable.from_crystals([results[i] for i in ids], ids))
@@ -185,7 +187,15 @@ def _relax_unit(folder: Path, crystal: Crystal, settings: OracleSettings) -> Uni
     return Unit(path, work.calculate, {"path": path, "crystal": crystal, "settings": settings})
 
 
-def _relaxed_row(identifier: str, crystal: Crystal, ended: Ended, results: dict[str, Crystal]) -> Row:
+def _elemental_hull(level: str) -> Hull | None:
+    """The embedded elements as a hull, for formation energies; None when the oracle is of another level."""
+    known = load_known_set(KnownSetSettings())
+    return Hull([e for e in known.entries if e.composition.n_elements == 1]) if known.level == level else None
+
+
+def _relaxed_row(
+    identifier: str, crystal: Crystal, ended: Ended, results: dict[str, Crystal], elements: Hull | None
+) -> Row:
     if ended.lost:
         return failure(identifier, Status.FAILED.value, ended.lost) | {"reduced_formula": crystal.reduced_formula}
     calculation = read_calculation(ended.unit.path)
@@ -197,7 +207,14 @@ def _relaxed_row(identifier: str, crystal: Crystal, ended: Ended, results: dict[
         "status": OK if calculation.status == Status.CONVERGED else calculation.status.value,
         "reason": calculation.reason,
         "energy_per_atom": calculation.energy_per_atom,
+        "formation_energy_per_atom": _formation_energy(calculation, elements),
         "n_steps": calculation.n_steps,
         "fmax": calculation.fmax,
         "seconds": calculation.seconds,
     }
+
+
+def _formation_energy(calculation: Calculation, elements: Hull | None) -> float | None:
+    if elements is None or calculation.energy_per_atom is None:
+        return None
+    return elements.formation_energy_per_atom(calculation.initial.composition, calculation.energy_per_atom)

@@ -16,6 +16,7 @@ from opengnome.campaign.perform import perform
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.settings import CampaignSettings
 from opengnome.campaign.state import CampaignState, fold
+from opengnome.crystals.replacement import replace_file
 from opengnome.errors import CampaignError
 
 
@@ -96,16 +97,19 @@ def _fix_settings(layout: Layout, settings: CampaignSettings | None) -> Campaign
                 "resume it without settings, or choose a new directory"
             )
         if settings is not None and settings.rounds != written.rounds:  # more rounds of the same campaign
-            layout.settings.write_text(settings_io.to_toml(settings))
+            _write_settings(layout, settings)
         return settings or written
     if settings is None:
         raise CampaignError(f"{layout.root} holds no campaign to resume; give settings to start one")
     try:
-        layout.root.mkdir(parents=True, exist_ok=True)
-        layout.settings.write_text(settings_io.to_toml(settings))
+        _write_settings(layout, settings)
     except OSError as error:
         raise CampaignError(f"cannot write to {layout.root}: {error.strerror}; choose another directory") from error
     return settings
+
+
+def _write_settings(layout: Layout, settings: CampaignSettings) -> None:
+    replace_file(layout.settings, lambda path: path.write_text(settings_io.to_toml(settings)))
 
 
 def _differences(written: CampaignSettings, given: CampaignSettings) -> list[str]:

@@ -12,6 +12,7 @@ from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.state import CampaignState
 from opengnome.campaign.training_set import training_table
 from opengnome.crystals.io import read_table, write_table
+from opengnome.crystals.replacement import replace_file
 from opengnome.errors import CampaignError
 from opengnome.models import assemble_ensemble
 
@@ -23,7 +24,7 @@ def open_round(context: Context, state: CampaignState, number: int) -> RoundOpen
     formulas = context.knowledge.formulas(state, number)
     write_table(context.layout.parents(number), parents)
     write_table(context.layout.training(number), training)
-    context.layout.formulas(number).write_text("\n".join(formulas) + "\n")
+    replace_file(context.layout.formulas(number), lambda path: path.write_text("\n".join(formulas) + "\n"))
     context.progress.message(
         f"round {number}: {len(parents)} parents, {len(formulas)} known compositions, {len(training)} training crystals"
     )
@@ -38,11 +39,8 @@ def open_round(context: Context, state: CampaignState, number: int) -> RoundOpen
 
 def train(context: Context, number: int, members: Sequence[int]) -> Iterator[MemberTrained]:
     """Train the named members."""
-    units = {
-        context.layout.member(number, member): (member, _member_unit(context, number, member)) for member in members
-    }
-    stage = f"round {number}, training"
-    for ended in context.run(stage, [unit for _, unit in units.values()]):
+    units = {context.layout.member(number, m): (m, _member_unit(context, number, m)) for m in members}
+    for ended in context.run(f"round {number}, training", [unit for _, unit in units.values()]):
         refuse_lost(ended)
         yield MemberTrained(
             round=number,
@@ -82,9 +80,7 @@ def assemble(context: Context, state: CampaignState, number: int) -> EnsembleAss
         held_out=table.arrow["held_out"].to_numpy(zero_copy_only=False),
     )
     metrics = {k: float(v) for k, v in ensemble.metrics.items() if isinstance(v, int | float)}
-    context.progress.message(
-        f"round {number}: ensemble ready, held-out MAE {metrics.get('mae', float('nan')):.3f} eV/atom"
-    )
+    context.progress.message(f"round {number}: ensemble ready, held-out MAE {metrics['mae']:.3f} eV/atom")
     return EnsembleAssembled(
         round=number,
         path=context.layout.relative(context.layout.ensemble(number)),

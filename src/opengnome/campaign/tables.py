@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from opengnome.crystals.replacement import replace_file
 from opengnome.errors import SettingsError
 
 LEADING_COLUMNS = ("id", "reduced_formula", "status", "reason")
@@ -41,17 +42,20 @@ def emit(rows: Sequence[Row], output: Path | None = None, *, as_json: bool = Fal
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Rows as CSV or Parquet, by suffix."""
     columns = columns_of(rows)
-    temporary = path.with_name(f".{path.name}.tmp")
     if path.suffix == ".csv":
-        with temporary.open("w", newline="") as handle:
-            writer = csv.DictWriter(handle, columns)
-            writer.writeheader()
-            writer.writerows(rows)
+        replace_file(path, lambda temporary: _write_csv(temporary, rows, columns))
     elif path.suffix == ".parquet":
-        pq.write_table(pa.table({c: [row.get(c) for row in rows] for c in columns}), temporary)
+        table = pa.table({column: [row.get(column) for row in rows] for column in columns})
+        replace_file(path, lambda temporary: pq.write_table(table, temporary))
     else:
         raise SettingsError(f"{path} is neither .csv nor .parquet: tables are written as one of these")
-    temporary.replace(path)
+
+
+def _write_csv(path: Path, rows: Sequence[Row], columns: list[str]) -> None:
+    with path.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:

@@ -15,6 +15,8 @@ from opengnome.generation import GenerationSettings, generate
 from opengnome.models import Ensemble, ModelSettings, TrainingSettings, train_member
 from opengnome.oracles import Oracle, OracleSettings, make_oracle, write_calculation
 
+PARENTS_PREFIX = "parents: "
+"""Prefix of the counts that are about parents, not candidates."""
 COUNT_PREFIX = "opengnome:count:"
 """Key prefix of the generation counts in the metadata of a shard file."""
 
@@ -76,7 +78,7 @@ def screen(
     prediction = _ensemble(ensemble_path).predict(table, volume_scales=volume_scales(screening))
     for name in ("formation_energy_per_atom", "spread", "std", "volume_scale"):
         table = table.with_column(name, np.asarray(getattr(prediction, name), dtype=float))
-    named = {f"parents: {name}": n for name, n in result.parent_counts.items()} | result.counts
+    named = result.counts | {f"{PARENTS_PREFIX}{name}": n for name, n in result.parent_counts.items()}
     counts = {f"{COUNT_PREFIX}{name}": str(n) for name, n in named.items()}
     write_table(path, CrystalTable(table.arrow.replace_schema_metadata(counts)))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a temporary path beside `path`, then move the result into place.
 
     The content is on the disk before the name is, so a reader, or a restart after a crash, sees the old

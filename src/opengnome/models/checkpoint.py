@@ -6,7 +6,6 @@ checkpoint whose JSON exists is complete.
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from opengnome.crystals import CrystalTable
+from opengnome.crystals.replacement import replace_file
 from opengnome.errors import CheckpointError
 from opengnome.models.structural import Constants, ModelSettings, StructuralModel
 
@@ -111,11 +111,5 @@ def read_bytes(path: Path) -> bytes:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, force it to disk, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a file so that it appears whole or not at all."""
+    replace_file(path, lambda temporary: temporary.write_bytes(content))

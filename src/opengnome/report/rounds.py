@@ -9,6 +9,7 @@ from opengnome.campaign.conversion import has_energy
 from opengnome.campaign.events import Calculated
 from opengnome.campaign.selection import ARMS, MODEL, RANDOM_FILTERED, RANDOM_UNFILTERED
 from opengnome.campaign.state import CampaignState, RoundState
+from opengnome.campaign.work import PARENTS_PREFIX
 from opengnome.report.numbers import MISSING, Rate, count, fixed, listed, mev, percent
 
 ARM_NAMES = {
@@ -61,7 +62,15 @@ class RoundSummary:
     def rejections(self) -> dict[str, int]:
         """Candidates rejected by the generator, by reason."""
         known = {_PROPOSED, *_AFTER_GENERATION, *(f"chosen_{arm}" for arm in ARMS)}
-        return {name: n for name, n in self.counts.items() if name not in known}
+        return {n: c for n, c in self.counts.items() if n not in known and not n.startswith(PARENTS_PREFIX)}
+
+    @property
+    def unusable_parents(self) -> dict[str, int]:
+        """Parents that give no candidates, by reason."""
+        about_parents = {
+            name.removeprefix(PARENTS_PREFIX): n for name, n in self.counts.items() if name.startswith(PARENTS_PREFIX)
+        }
+        return {name: n for name, n in about_parents.items() if name not in ("parents", "used")}
 
 
 class Row(NamedTuple):
@@ -168,7 +177,13 @@ def _candidate_rows(summaries: Sequence[RoundSummary], window: float) -> list[Ro
         ("chosen for calculation", lambda s: count(s.n_chosen)),
     )
     parents = _row("Candidates", "parents", summaries, lambda s: count(s.n_parents))
-    return [parents, *(_row("Candidates", label, summaries, cell) for label, cell in named)]
+    reasons = dict.fromkeys(reason for s in summaries for reason in s.unusable_parents)
+    unusable = [_row("Candidates", f"parents left out: {r}", summaries, _parents_left_out(r)) for r in reasons]
+    return [parents, *unusable, *(_row("Candidates", label, summaries, cell) for label, cell in named)]
+
+
+def _parents_left_out(reason: str) -> Callable[[RoundSummary], str]:
+    return lambda summary: count(summary.unusable_parents.get(reason))
 
 
 def _generated(summary: RoundSummary) -> str:

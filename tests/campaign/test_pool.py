@@ -1,0 +1,230 @@
+"""From shard files to chosen candidates, on five candidates whose distances can be worked out by hand."""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up import FORMATION, calculated, choice, known_set, layout_in, mixture, total
+from report.synthetic_campaign import grid_crystal
+
+from opengnome.campaign import CampaignSettings, Progress
+from opengnome.campaign.alignment import no_alignment
+from opengnome.campaign.events import Calculated, Event, RoundOpened, Selected, ShardScreened
+from opengnome.campaign.journal import Journal
+from opengnome.campaign.knowledge import Knowledge
+from opengnome.campaign.layout import Layout
+from opengnome.campaign.pool import hull_formation_energies, select_candidates
+from opengnome.campaign.state import CampaignState, fold
+from opengnome.crystals import Composition, CrystalTable
+from opengnome.crystals.io import read_table, write_table
+from opengnome.hull import Hull
+
+# Round 1 found NaKCl2 at -2.2: the hull of round 2 is lower than the known one wherever it takes part.
+CURRENT_HULL = {
+    "Na2KCl3": (2 * -2.0 + 4 * -2.2) / 6,
+    "NaK2Cl3": (2 * -2.1 + 4 * -2.2) / 6,
+    "Na3OCl": (3 * -1.4 + 2 * -2.0) / 5,
+    "NaKO": (-1.4 - 1.2) / 2,
+}
+INITIAL_HULL = CURRENT_HULL | {"Na2KCl3": (4 * -2.0 + 2 * -2.1) / 6, "NaK2Cl3": (2 * -2.0 + 4 * -2.1) / 6}
+"""Formation energy of the hull at a composition, eV/atom."""
+
+Candidate = tuple[str, str, float, float]
+"""Id, formula, predicted formation energy in eV/atom, its standard deviation."""
+SHARDS: tuple[tuple[Candidate, ...], ...] = (
+    (("e", "NaKO", math.nan, math.nan), ("c", "NaK2Cl3", -2.13, 0.10)),
+    (),
+    (("b", "Na2KCl3", -2.14, 0.02), ("a", "Na2KCl3", -2.15, 0.02), ("d", "Na3OCl", -1.20, 0.05)),
+)
+PREDICTED = {identifier: energy for shard in SHARDS for identifier, _, energy, _ in shard}
+FORMULAS = {identifier: formula for shard in SHARDS for identifier, formula, _, _ in shard}
+
+
+def shard_table(candidates: tuple[Candidate, ...]) -> CrystalTable:
+    """As `work.screen` leaves it."""
+    table = CrystalTable.from_crystals([grid_crystal(c[1]) for c in candidates], [c[0] for c in candidates])
+    columns = {
+        "method": ["ionic_substitution" for _ in candidates],
+        "parent_ids": [["known-NaCl", c[0]] for c in candidates],
+        "replaced": [f"for {c[0]}" for c in candidates],
+        "probability": np.full(len(candidates), 0.01),
+        "formation_energy_per_atom": np.array([c[2] for c in candidates], dtype=float),
+        "spread": np.full(len(candidates), 0.01),
+        "std": np.array([c[3] for c in candidates], dtype=float),
+        "volume_scale": np.array([1.02 if math.isfinite(c[2]) else math.nan for c in candidates], dtype=float),
+    }
+    arrow = table.arrow
+    for name, values in columns.items():
+        arrow = CrystalTable(arrow).with_column(name, values).arrow
+    return CrystalTable(arrow)
+
+
+def journaled(layout: Layout, events: list[Event]) -> CampaignState:
+    with Journal(layout.journal) as journal:
+        for event in events:
+            journal.append(event)
+        return fold(journal)
+
+
+def second_round(layout: Layout, order: tuple[int, ...] = (0, 1, 2)) -> CampaignState:
+    """The shards of round 2 on disk and in the journal, arrived in `order`."""
+    found = calculated("found", "NaKCl2", total("NaKCl2", -2.2))
+    tried = Selected(round=1, counts={}, choices=(choice("found", "NaKCl2"),), path="p")
+    events: list[Event] = [no_alignment(), tried, found]
+    events.append(RoundOpened(round=2, n_parents=9, n_shards=3, n_training=5, hull_digest="h"))
+    for shard in order:
+        path = layout.shard(2, shard)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_table(path, shard_table(SHARDS[shard]))
+        counts = {"proposed": 10 + shard, "duplicate": 10, "kept": len(SHARDS[shard])}
+        events.append(ShardScreened(round=2, shard=shard, path=layout.relative(path), counts=counts))
+    return journaled(layout, events)
+
+
+def knowledge_in(root: Path, **rounds: int) -> Knowledge:
+    settings = {"rounds": {"budget": 1, "random_filtered": 1, "random_unfiltered": 9} | rounds}
+    return Knowledge(root, known_set(), CampaignSettings.model_validate(settings))
+
+
+def select(root: Path, state: CampaignState, **rounds: int) -> Selected:
+    layout = Layout(root)
+    return select_candidates(layout, knowledge_in(root, **rounds), state, 2, Progress(quiet=True))
+
+
+def test_counts_of_every_filter(tmp_path: Path) -> None:
+    selected = select(tmp_path, second_round(layout_in(tmp_path)))
+    union = len(selected.choices)
+    assert selected.counts == {
+        "proposed": 33,
+        "duplicate": 30,
+        "kept": 5,
+        "generated": 5,
+        "predicted": 4,
+        "within_window": 3,
+        "lowest_per_composition": 2,
+        "chosen_model": 1,
+        "chosen_random_filtered": 1,
+        "chosen_random_unfiltered": 4,
+        "chosen": union,
+    }
+    assert selected.round == 2
+    assert union in (4, 5), "one per composition, and both Na2KCl3 when the arms disagree"
+
+
+def test_the_model_takes_the_likeliest_and_every_arm_is_named(tmp_path: Path) -> None:
+    selected = select(tmp_path, second_round(layout_in(tmp_path)))
+    arms = {c.candidate_id: c.arms for c in selected.choices}
+    assert [i for i, names in arms.items() if "model" in names] == ["a"], "a is 17 meV/atom below the hull"
+    assert {i for i, names in arms.items() if "random_filtered" in names} <= {"a", "c"}
+    unfiltered = [FORMULAS[i] for i, names in arms.items() if "random_unfiltered" in names]
+    assert sorted(unfiltered) == sorted(set(FORMULAS.values()))
+    assert list(arms) == sorted(arms)
+
+
+def test_a_choice_carries_prediction_hulls_and_provenance(tmp_path: Path) -> None:
+    selected = select(tmp_path, second_round(layout_in(tmp_path)))
+    choices = {c.candidate_id: c for c in selected.choices}
+    for identifier in ("a", "c", "d"):
+        chosen, formula = choices[identifier], FORMULAS[identifier]
+        assert chosen.reduced_formula == grid_crystal(formula).reduced_formula
+        assert chosen.hull_energy_per_atom == pytest.approx(CURRENT_HULL[formula])
+        assert chosen.initial_hull_energy_per_atom == pytest.approx(INITIAL_HULL[formula])
+        assert chosen.predicted_formation_energy_per_atom == pytest.approx(PREDICTED[identifier])
+        distance = PREDICTED[identifier] - CURRENT_HULL[formula]
+        assert chosen.predicted_decomposition_energy == pytest.approx(distance)
+        normal = 0.5 * math.erfc(distance / chosen.predicted_std / math.sqrt(2))
+        assert chosen.probability_stable == pytest.approx(normal)
+        assert chosen.parent_ids == ("known-NaCl", identifier)
+        assert (chosen.method, chosen.replaced) == ("ionic_substitution", f"for {identifier}")
+        assert chosen.volume_scale == 1.02
+    assert choices["e"].arms == ("random_unfiltered",)
+    assert math.isnan(choices["e"].predicted_formation_energy_per_atom)
+    assert choices["e"].hull_energy_per_atom == pytest.approx(CURRENT_HULL["NaKO"])
+
+
+def test_the_selection_survives_the_journal_with_what_could_not_be_predicted(tmp_path: Path) -> None:
+    layout = layout_in(tmp_path)
+    selected = select(tmp_path, second_round(layout))
+    read_back = journaled(layout, [selected]).round(2).selection
+    assert read_back is not None
+    assert repr(read_back) == repr(selected)  # NaN differs from itself, its text does not
+
+
+def test_the_chosen_table_holds_the_crystals_as_generated(tmp_path: Path) -> None:
+    layout = layout_in(tmp_path)
+    selected = select(tmp_path, second_round(layout))
+    chosen = read_table(layout.chosen(2))
+    assert chosen.ids == [c.candidate_id for c in selected.choices]
+    for identifier, crystal in zip(chosen.ids, chosen, strict=True):
+        assert crystal == grid_crystal(FORMULAS[identifier])
+
+
+def test_the_pool_file_keeps_every_candidate_and_what_was_decided(tmp_path: Path) -> None:
+    layout = layout_in(tmp_path)
+    selected = select(tmp_path, second_round(layout))
+    assert tmp_path / selected.path == layout.pool(2)
+    pool = read_table(layout.pool(2))
+    assert pool.ids == ["e", "c", "b", "a", "d"]
+    added = {"predicted_decomposition_energy", "probability_stable", "hull_energy_per_atom", "kept"}
+    assert set(pool.column_names) == set(shard_table(SHARDS[0]).column_names) | added
+    assert dict(zip(pool.ids, pool.column("kept"), strict=True)) == {
+        "a": True,
+        "b": False,
+        "c": True,
+        "d": False,
+        "e": False,
+    }
+    assert pool.column("hull_energy_per_atom") == pytest.approx([CURRENT_HULL[FORMULAS[i]] for i in pool.ids])
+    assert pool.column("predicted_decomposition_energy") == pytest.approx(
+        [PREDICTED[i] - CURRENT_HULL[FORMULAS[i]] for i in pool.ids], nan_ok=True
+    )
+
+
+def test_the_order_in_which_shards_arrive_does_not_matter(tmp_path: Path) -> None:
+    one = select(tmp_path / "one", second_round(layout_in(tmp_path / "one")))
+    other = select(tmp_path / "other", second_round(layout_in(tmp_path / "other"), order=(2, 0, 1)))
+    assert repr(one) == repr(other)
+
+
+def test_an_empty_pool_chooses_nothing(tmp_path: Path) -> None:
+    layout = layout_in(tmp_path)
+    path = layout.shard(2, 0)
+    path.parent.mkdir(parents=True)
+    write_table(path, shard_table(()))
+    opened = RoundOpened(round=2, n_parents=1, n_shards=1, n_training=5, hull_digest="h")
+    screened = ShardScreened(round=2, shard=0, path=layout.relative(path), counts={"proposed": 0, "kept": 0})
+    selected = select(tmp_path, journaled(layout, [no_alignment(), opened, screened]))
+    assert selected.choices == ()
+    assert selected.counts["generated"] == selected.counts["chosen"] == 0
+    assert len(read_table(layout.chosen(2))) == 0
+
+
+def test_the_outcome_is_told(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    state = second_round(layout_in(tmp_path))
+    select_candidates(Layout(tmp_path), knowledge_in(tmp_path), state, 2, Progress(stream=stream))
+    assert "5 candidates, 3 within 50 meV/atom, 2 compositions" in stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["total", "formation"])
+def test_hull_formation_energies_equal_the_hull_asked_directly(kind: str) -> None:
+    hull = Hull(known_set(kind).entries)
+    formulas = [*INITIAL_HULL, *FORMATION, "NaO3", "K5O2", "NaK", "Na4K2O3Cl", "NaKCl2O"]
+    energies = hull_formation_energies(hull, [Composition.from_formula(f) for f in formulas])
+    directly = [hull.energy_per_atom_at(Composition.from_formula(f)) for f in formulas]
+    references = [mixture(f) if kind == "total" else 0.0 for f in formulas]
+    assert energies == pytest.approx(np.subtract(directly, references), abs=1e-12)
+    assert energies[: len(INITIAL_HULL)] == pytest.approx(list(INITIAL_HULL.values()))
+
+
+def test_calculations_that_failed_do_not_lower_the_hull(tmp_path: Path) -> None:
+    layout = layout_in(tmp_path)
+    state = second_round(layout)
+    found: Calculated = state.round(1).calculations["found"]
+    failed = found.model_copy(update={"status": "unconverged"})
+    rounds = {**state.rounds, 1: type(state.round(1))(calculations={"found": failed})}
+    selected = select(tmp_path, CampaignState(alignment=state.alignment, rounds=rounds))
+    for chosen in selected.choices:
+        assert chosen.hull_energy_per_atom == pytest.approx(chosen.initial_hull_energy_per_atom)
