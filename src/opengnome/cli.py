@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from opengnome import __version__
-from opengnome.errors import OpenGnomeError
+from opengnome.errors import OpenGnomeError, WorkFailedError
 
 app = typer.Typer(
     name="opengnome",
@@ -48,12 +48,12 @@ HullTable = Annotated[
 
 
 def main() -> None:
-    """Entry point: errors made on purpose become one line and exit status 2."""
+    """Entry point: errors made on purpose become one line; status 2 for wrong use, 1 when the work failed."""
     try:
         app()
     except OpenGnomeError as error:
         typer.echo(f"opengnome: {error}", err=True)
-        raise SystemExit(2) from error
+        raise SystemExit(1 if isinstance(error, WorkFailedError) else 2) from error
 
 
 @app.callback(invoke_without_command=True)
@@ -88,6 +88,7 @@ def discover(
     chosen = load_settings(directory, settings, overrides=overrides, workers=workers, resume=resume)
     progress = Progress(Layout(directory).progress, quiet=quiet)
     run_campaign(directory, chosen, progress=progress)
+    progress.message("campaign finished, writing the report")
     _report(directory, None, None)
 
 

@@ -36,3 +36,7 @@ class CheckpointError(OpenGnomeError, ValueError):
 
 class CampaignError(OpenGnomeError, RuntimeError):
     """A campaign directory is not usable as asked."""
+
+
+class WorkFailedError(OpenGnomeError, RuntimeError):
+    """Work that everything after it needs has failed: a worker was lost, or the program itself is at fault."""

@@ -53,7 +53,7 @@ def calculated(
     return Calculated(
         round=round,
         crystal_id=identifier,
-        reduced_formula=formula,
+        reduced_formula=Composition.from_formula(formula).reduced_formula,
         status=status.value,
         reason="" if status == Status.CONVERGED else "made to fail",
         energy_per_atom=energy,
@@ -102,7 +102,7 @@ def choice(
     """A chosen candidate; `predicted` and `initial_hull` are formation energies, eV/atom."""
     return Choice(
         candidate_id=identifier,
-        reduced_formula=formula,
+        reduced_formula=Composition.from_formula(formula).reduced_formula,
         arms=arms,
         predicted_formation_energy_per_atom=predicted,
         predicted_std=std,

@@ -8,8 +8,8 @@ from made_up import FORMATION, calculated, choice, known_set, total
 from opengnome.campaign.alignment import no_alignment
 from opengnome.campaign.conversion import entry_of, has_energy
 from opengnome.campaign.events import Calculated, Choice
-from opengnome.campaign.metrics import ON_HULL_TOLERANCE, is_initial_hit, round_metrics
-from opengnome.hull import Hull
+from opengnome.campaign.metrics import is_initial_hit, round_metrics
+from opengnome.hull import STABILITY_TOLERANCE, Hull
 from opengnome.oracles import Status
 
 INITIAL_HULL = {
@@ -148,7 +148,7 @@ def test_of_two_polymorphs_only_the_lower_is_a_vertex() -> None:
     assert metrics["model.hits_current"] == 1
 
 
-@pytest.mark.parametrize(("above", "hit"), [(0.8 * ON_HULL_TOLERANCE, True), (1.2 * ON_HULL_TOLERANCE, False)])
+@pytest.mark.parametrize(("above", "hit"), [(0.8 * STABILITY_TOLERANCE, True), (1.2 * STABILITY_TOLERANCE, False)])
 def test_an_entry_within_the_tolerance_lies_on_the_hull(above: float, hit: bool) -> None:
     known = known_set()
     chosen, answer = candidate("a", "NaKCl2", INITIAL_HULL["NaKCl2"] + above)

@@ -2,24 +2,25 @@
 
 import io
 import math
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from made_up import FORMATION, calculated, choice, known_set, layout_in, mixture, total
-from report.synthetic_campaign import grid_crystal
 
 from opengnome.campaign import CampaignSettings, Progress
 from opengnome.campaign.alignment import no_alignment
+from opengnome.campaign.context import Context
 from opengnome.campaign.events import Calculated, Event, RoundOpened, Selected, ShardScreened
 from opengnome.campaign.journal import Journal
-from opengnome.campaign.knowledge import Knowledge
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.pool import hull_formation_energies, select_candidates
 from opengnome.campaign.state import CampaignState, fold
 from opengnome.crystals import Composition, CrystalTable
 from opengnome.crystals.io import read_table, write_table
 from opengnome.hull import Hull
+from report.synthetic_campaign import grid_crystal
 
 # Round 1 found NaKCl2 at -2.2: the hull of round 2 is lower than the known one wherever it takes part.
 CURRENT_HULL = {
@@ -83,14 +84,21 @@ def second_round(layout: Layout, order: tuple[int, ...] = (0, 1, 2)) -> Campaign
     return journaled(layout, events)
 
 
-def knowledge_in(root: Path, **rounds: int) -> Knowledge:
-    settings = {"rounds": {"budget": 1, "random_filtered": 1, "random_unfiltered": 9} | rounds}
-    return Knowledge(root, known_set(), CampaignSettings.model_validate(settings))
+def refuse() -> Executor:
+    raise AssertionError("a selection needs no worker")
 
 
-def select(root: Path, state: CampaignState, **rounds: int) -> Selected:
-    layout = Layout(root)
-    return select_candidates(layout, knowledge_in(root, **rounds), state, 2, Progress(quiet=True))
+def select(root: Path, state: CampaignState, progress: Progress | None = None) -> Selected:
+    known = known_set()
+    write_table(root / "known.parquet", known.table.with_column("energy_per_atom", known.energies_per_atom))
+    settings = CampaignSettings.model_validate(
+        {
+            "known": {"source": str(root / "known.parquet"), "level": known.level},
+            "rounds": {"budget": 1, "random_filtered": 1, "random_unfiltered": 9},
+        }
+    )
+    context = Context(root, settings, make_executor=refuse, progress=progress or Progress(quiet=True))
+    return select_candidates(context, state, 2)
 
 
 def test_counts_of_every_filter(tmp_path: Path) -> None:
@@ -204,7 +212,7 @@ def test_an_empty_pool_chooses_nothing(tmp_path: Path) -> None:
 def test_the_outcome_is_told(tmp_path: Path) -> None:
     stream = io.StringIO()
     state = second_round(layout_in(tmp_path))
-    select_candidates(Layout(tmp_path), knowledge_in(tmp_path), state, 2, Progress(stream=stream))
+    select(tmp_path, state, Progress(stream=stream))
     assert "5 candidates, 3 within 50 meV/atom, 2 compositions" in stream.getvalue()
 
 

@@ -10,6 +10,8 @@ from opengnome.crystals import CrystalTable
 from opengnome.oracles import Status
 
 VOLUMES = (0.85, 1.15)
+UNSTRAINED, COMPRESSED, EXPANDED = (strained_id("known-NaCl", volume) for volume in (1.0, *VOLUMES))
+FORMATION_BY_ID = {f"known-{formula}": energy for formula, energy in FORMATION.items()}
 
 
 def drawn(n_crystals: int, *, max_atoms: int = 20, seed: int = 1) -> CrystalTable | None:
@@ -18,7 +20,7 @@ def drawn(n_crystals: int, *, max_atoms: int = 20, seed: int = 1) -> CrystalTabl
 
 def parents_of(table: CrystalTable | None) -> set[str]:
     assert table is not None
-    return {identifier.partition("@")[0] for identifier in table.ids}
+    return {identifier.partition("@")[0] for identifier in table.ids}  # ids here have no @ of their own
 
 
 def answer(identifier: str, energy: float | None, status: Status = Status.UNCONVERGED) -> Calculated:
@@ -61,9 +63,10 @@ def test_none_asked_for_or_none_small_enough() -> None:
 
 
 def test_ids_tell_what_is_strained() -> None:
-    assert strained_id("mp-22862", 0.85) == "mp-22862@0.85"
-    assert is_strained(strained_id("mp-22862", 1.0))
-    assert not is_strained("mp-22862")
+    for identifier in ("mp-22862", "12@icsd"):
+        assert not is_strained(identifier)
+        assert is_strained(strained_id(identifier, 1.0))
+        assert len({strained_id(identifier, volume) for volume in (1.0, 0.85, 1.15)}) == 3
 
 
 def test_rows_are_the_known_energy_and_the_oracles_difference() -> None:
@@ -72,27 +75,27 @@ def test_rows_are_the_known_energy_and_the_oracles_difference() -> None:
     oracle_error = 7.0  # any error that is the same at all volumes drops out
     known_energy = mixture("NaCl") + FORMATION["NaCl"] + oracle_error
     answers = {
-        "known-NaCl@1": answer("known-NaCl@1", known_energy),
-        "known-NaCl@0.85": answer("known-NaCl@0.85", known_energy + 0.2),
-        "known-NaCl@1.15": answer("known-NaCl@1.15", known_energy + 0.1, Status.CONVERGED),
+        UNSTRAINED: answer(UNSTRAINED, known_energy),
+        COMPRESSED: answer(COMPRESSED, known_energy + 0.2),
+        EXPANDED: answer(EXPANDED, known_energy + 0.1, Status.CONVERGED),
     }
     rows = {
         identifier: (crystal, energy) for identifier, crystal, energy in strained_rows(FORMATION_BY_ID, table, answers)
     }
     assert {i: energy for i, (_, energy) in rows.items()} == pytest.approx(
-        {"known-NaCl@0.85": FORMATION["NaCl"] + 0.2, "known-NaCl@1.15": FORMATION["NaCl"] + 0.1}
+        {COMPRESSED: FORMATION["NaCl"] + 0.2, EXPANDED: FORMATION["NaCl"] + 0.1}
     )
     for identifier, (crystal, _) in rows.items():
         assert crystal == table[table.ids.index(identifier)]
 
 
-@pytest.mark.parametrize("lost", ["known-NaCl@1", "known-NaCl@0.85"])
+@pytest.mark.parametrize("lost", [UNSTRAINED, COMPRESSED])
 def test_no_row_where_the_crystal_or_its_unstrained_twin_has_no_energy(lost: str) -> None:
     table = drawn(100)
     assert table is not None
-    answers = {i: answer(i, -3.0) for i in ("known-NaCl@1", "known-NaCl@0.85", "known-NaCl@1.15")}
+    answers = {i: answer(i, -3.0) for i in (UNSTRAINED, COMPRESSED, EXPANDED)}
     answers[lost] = answer(lost, None, Status.TOO_DENSE)
-    left = {"known-NaCl@1": [], "known-NaCl@0.85": ["known-NaCl@1.15"]}[lost]
+    left = {UNSTRAINED: [], COMPRESSED: [EXPANDED]}[lost]
     assert [identifier for identifier, _, _ in strained_rows(FORMATION_BY_ID, table, answers)] == left
     del answers[lost]
     assert [identifier for identifier, _, _ in strained_rows(FORMATION_BY_ID, table, answers)] == left
@@ -102,6 +105,3 @@ def test_other_reference_crystals_give_no_row() -> None:
     known = known_set()
     answers = {identifier: answer(identifier, -3.0) for identifier in known.table.ids}
     assert strained_rows(FORMATION_BY_ID, known.table, answers) == []
-
-
-FORMATION_BY_ID = {f"known-{formula}": energy for formula, energy in FORMATION.items()}

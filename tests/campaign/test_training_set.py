@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import FORMATION, REFERENCES, calculated, known_set, layout_in, mixture, total, write_answer
-from report.synthetic_campaign import grid_crystal
 
 from opengnome.campaign import CampaignSettings
 from opengnome.campaign.alignment import no_alignment
 from opengnome.campaign.events import Aligned, Calculated
 from opengnome.campaign.knowledge import Knowledge
 from opengnome.campaign.state import CampaignState, RoundState
-from opengnome.campaign.strained import strained_crystals
+from opengnome.campaign.strained import strained_crystals, strained_id
 from opengnome.campaign.training_set import spread, training_table
 from opengnome.crystals import Crystal, CrystalTable, with_volume
 from opengnome.crystals.io import write_table
 from opengnome.datasets import is_train
 from opengnome.oracles import Frames, Status
+from report.synthetic_campaign import grid_crystal
 
 EXCESS = np.array([5.0, 1.0, 0.4, 0.2, 0.1, 0.0])
 """Energy of each frame above the relaxed one, eV/atom."""
@@ -61,6 +61,7 @@ def targets(rows: dict[str, tuple[Crystal, float]]) -> dict[str, float]:
     return {identifier: target for identifier, (_, target) in rows.items()}
 
 
+UNSTRAINED, COMPRESSED, EXPANDED = (strained_id("known-NaCl", volume) for volume in (1.0, 0.85, 1.15))
 KNOWN_TARGETS = {f"known-{formula}": energy for formula, energy in FORMATION.items()}
 EMPTY = CampaignState(alignment=no_alignment())
 
@@ -117,9 +118,7 @@ def test_a_reference_gives_frames_only_because_the_crystal_is_known(tmp_path: Pa
     answer = relaxed_answer(tmp_path, "known-NaCl", "NaCl", total("NaCl", -2.0), round=0)
     state = CampaignState(alignment=no_alignment(), references={"known-NaCl": answer})
     rows = targets(rows_of(tmp_path, state, frames_per_calculation=2, max_formation_energy_per_atom=9.0))
-    assert rows == pytest.approx(
-        KNOWN_TARGETS | {"known-NaCl#0": -2.0 + EXCESS[0], "known-NaCl#2": -2.0 + EXCESS[2]}
-    )
+    assert rows == pytest.approx(KNOWN_TARGETS | {"known-NaCl#0": -2.0 + EXCESS[0], "known-NaCl#2": -2.0 + EXCESS[2]})
 
 
 def test_failed_calculations_teach_nothing(tmp_path: Path) -> None:
@@ -152,14 +151,15 @@ def test_strained_rows_use_the_known_energy_at_the_known_volume(tmp_path: Path) 
     assert isinstance(crystals, CrystalTable)
     write_table(layout.references, crystals)
     wrong_by = 3.0  # the oracle's own energy of NaCl, which must not enter
-    energies = {"known-NaCl@1": 0.0, "known-NaCl@0.85": 0.3, "known-NaCl@1.15": 0.2}
+    energies = {UNSTRAINED: 0.0, COMPRESSED: 0.3, EXPANDED: 0.2}
     references = {
-        i: calculated(i, "NaCl", wrong_by + energy, round=0, status=Status.UNCONVERGED) for i, energy in energies.items()
+        i: calculated(i, "NaCl", wrong_by + energy, round=0, status=Status.UNCONVERGED)
+        for i, energy in energies.items()
     }
-    references["known-NaCl@1"] = references["known-NaCl@1"].model_copy(update={"status": Status.CONVERGED.value})
+    references[UNSTRAINED] = references[UNSTRAINED].model_copy(update={"status": Status.CONVERGED.value})
     rows = rows_of(tmp_path, CampaignState(alignment=no_alignment(), references=references))
-    assert targets(rows) == pytest.approx(KNOWN_TARGETS | {"known-NaCl@0.85": -1.7, "known-NaCl@1.15": -1.8})
-    assert rows["known-NaCl@0.85"][0].volume == pytest.approx(0.85 * grid_crystal("NaCl").volume)
+    assert targets(rows) == pytest.approx(KNOWN_TARGETS | {COMPRESSED: -1.7, EXPANDED: -1.8})
+    assert rows[COMPRESSED][0].volume == pytest.approx(0.85 * grid_crystal("NaCl").volume)
 
 
 @settings(deadline=None)

@@ -18,7 +18,7 @@ from opengnome.crystals import Composition, CrystalTable, concatenate
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.table import STRUCTURE_COLUMNS
 from opengnome.datasets import KnownSet, load_elemental_crystals
-from opengnome.errors import MissingReferenceError, SettingsError
+from opengnome.errors import MissingReferenceError, SettingsError, WorkFailedError
 
 _HUBER_DELTA = 0.05
 """Differences above this count linearly instead of squared, eV/atom."""
@@ -72,7 +72,8 @@ def fit_per_element(known: KnownSet, calculations: Mapping[str, Calculated]) -> 
     """Fit one shift per element to the oracle's answers on known crystals.
 
     Metrics (eV/atom): `offset_before` and `mae_before` of the oracle's formation energy minus the table's,
-    `mae_after` by five-fold cross-validation, `std_after` its robust spread, `n_crystals`, `n_failed`.
+    `mae_after` and `rms_after` by five-fold cross-validation, `std_after` the spread without the tails (from the
+    median absolute deviation), `n_crystals`, `n_failed`.
     """
     answers = {i: c for i, c in calculations.items() if not is_strained(i)}
     energies = {i: c.energy_per_atom for i, c in answers.items() if has_energy(c) and c.energy_per_atom is not None}
@@ -84,6 +85,11 @@ def fit_per_element(known: KnownSet, calculations: Mapping[str, Calculated]) -> 
         )
     references = {symbol: energies[elemental_id(symbol)] for symbol in symbols}
     fractions, difference = _differences(known, energies, references)
+    if len(difference) < 2 * _N_FOLDS:
+        raise WorkFailedError(
+            f"the oracle converged on {len(difference)} of the known compounds, too few to align it with the known "
+            f"set (at least {2 * _N_FOLDS}); see the reasons in the calculations"
+        )
     return Aligned(
         scheme="per_element",
         references=references,
@@ -104,8 +110,10 @@ def _differences(
     for identifier, formula, energy in zip(
         known.table.ids, known.table.reduced_formulas, known.energies_per_atom.tolist(), strict=True
     ):
+        if identifier not in energies:
+            continue
         composition = Composition.from_formula(formula)
-        if identifier not in energies or composition.n_elements == 1:
+        if composition.n_elements == 1:
             continue
         by_symbol = {SYMBOLS[z]: fraction for z, fraction in composition.fractions.items()}
         fractions.append([by_symbol.get(symbol, 0.0) for symbol in symbols])
@@ -141,5 +149,6 @@ def _metrics(fractions: np.ndarray, difference: np.ndarray) -> dict[str, float]:
         "mae_before": float(np.abs(difference).mean()),
         "mae_after": float(np.abs(residual).mean()),
         "median_error_after": float(np.median(np.abs(residual))),
+        "rms_after": float(np.sqrt(np.mean(residual**2))),
         "std_after": float(1.4826 * np.median(np.abs(residual - np.median(residual)))),
     }

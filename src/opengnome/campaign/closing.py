@@ -30,7 +30,6 @@ def close_round(context: Context, state: CampaignState, number: int) -> RoundClo
 
 def _brief(metrics: dict[str, float]) -> str:
     shown = {
-        "mae": "held-out MAE {:.3f} eV/atom",
         "model.hit_rate_initial": "hit rate {:.0%} against the known hull",
         "model.hit_rate_current": "{:.0%} against the current hull",
         "random_filtered.hit_rate_initial": "random control {:.0%}",

@@ -18,7 +18,7 @@ from opengnome.campaign.selection import Pool
 from opengnome.campaign.tables import OK, Row, failure
 from opengnome.crystals import Composition, Crystal, CrystalTable
 from opengnome.crystals.elements import atomic_number
-from opengnome.crystals.io import ReadRow, read_crystals, write_crystals
+from opengnome.crystals.io import ReadRow, read_crystals, read_table, write_crystals
 from opengnome.datasets import KnownSetSettings, load_known_set
 from opengnome.errors import CampaignError, MissingReferenceError
 from opengnome.generation import GenerationSettings, generate
@@ -26,7 +26,7 @@ from opengnome.hull import Hull, hull_table
 from opengnome.models import VOLUME_SCALES, Ensemble
 from opengnome.oracles import Calculation, OracleSettings, Status, make_oracle, read_calculation
 
-INVALID, NO_PREDICTION = "invalid_crystal", "no_prediction"
+INVALID, NO_PREDICTION, NO_ENERGY = "invalid_crystal", "no_prediction", "no_energy"
 
 
 def predict_rows(paths: Sequence[Path], *, model: Path, hull: Path | None = None, scan: bool = False) -> list[Row]:
@@ -46,13 +46,14 @@ def predict_rows(paths: Sequence[Path], *, model: Path, hull: Path | None = None
 
 
 def hull_rows(path: Path, *, system: str | None = None) -> list[Row]:
-    """Distances and products of every entry of a table or a campaign, a chemical system's only when named."""
+    """Distances and products of every entry of a table or a campaign, a chemical system's only when named.
+
+    A row of the table without an energy is a row with status and reason.
+    """
     hull = load_hull(path)
-    entries = list(hull.entries)
-    if system is not None:
-        allowed = {atomic_number(symbol) for symbol in system.split("-")}
-        entries = [e for e in entries if set(e.composition.atomic_numbers) <= allowed]
-    return hull_table(hull, entries)
+    allowed = None if system is None else {atomic_number(symbol) for symbol in system.split("-")}
+    entries = [e for e in hull.entries if allowed is None or set(e.composition.atomic_numbers) <= allowed]
+    return hull_table(hull, entries) + (_rows_without_energy(path, hull, allowed) if path.is_file() else [])
 
 
 def generate_candidates(
@@ -118,6 +119,17 @@ def load_hull(path: Path) -> Hull:
     if Layout(path).journal.is_file():
         return CampaignResults(path).hull
     return Hull(load_known_set(KnownSetSettings(source=str(path))).entries)
+
+
+def _rows_without_energy(path: Path, hull: Hull, allowed: set[int] | None) -> list[Row]:
+    known = {entry.id for entry in hull.entries}
+    table = read_table(path)
+    return [
+        failure(identifier, NO_ENERGY, "the table has no energy for it") | {"reduced_formula": formula}
+        for identifier, formula in zip(table.ids, table.reduced_formulas, strict=True)
+        if identifier not in known
+        and (allowed is None or set(Composition.from_formula(formula).atomic_numbers) <= allowed)
+    ]
 
 
 def _read(paths: Sequence[Path]) -> list[ReadRow]:

@@ -13,10 +13,12 @@ from opengnome.campaign.journal import Journal
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.loop import run
 from opengnome.campaign.perform import perform
+from opengnome.campaign.preparation import changed_versions
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.settings import CampaignSettings
 from opengnome.campaign.state import CampaignState, fold
 from opengnome.crystals.replacement import replace_file
+from opengnome.datasets import EMBEDDED
 from opengnome.errors import CampaignError
 
 
@@ -33,14 +35,17 @@ def discover(
     settings or is being run by another process, `SettingsError` when the settings cannot work.
     """
     layout = Layout(root)
-    settings = _fix_settings(layout, settings)
-    progress = progress or Progress(layout.progress)
-    workers = settings.execution.workers
-    context = Context(
-        root, settings, make_executor=make_executor or (lambda: local_executor(workers)), progress=progress
-    )
-    with Journal(layout.journal) as journal:
-        _refuse_other_known_set(journal, context)
+    _refuse_unusable(layout, settings)
+    with Journal(layout.journal) as journal:  # first: it refuses a second process before anything is changed
+        settings = _fix_settings(layout, settings)
+        workers = settings.execution.workers
+        context = Context(
+            root,
+            settings,
+            make_executor=make_executor or (lambda: local_executor(workers)),
+            progress=progress or Progress(layout.progress),
+        )
+        _refuse_changes(journal, context)
         return run(journal, settings, partial(perform, context))
 
 
@@ -62,15 +67,22 @@ def load_settings(
     begun = Layout(root).settings.is_file()
     if resume and not begun:
         raise CampaignError(f"{root} holds no campaign to resume; leave out --resume to start one")
-    if begun and path is None and not overrides:
-        settings = read_settings(root)
-    else:
-        with resources.as_file(resources.files("opengnome.campaign") / "embedded.toml") as embedded:
-            settings = settings_io.load(CampaignSettings, path or embedded, overrides)
+    with resources.as_file(resources.files("opengnome.campaign") / "embedded.toml") as embedded:
+        base = path or (Layout(root).settings if begun else embedded)
+        settings = settings_io.load(CampaignSettings, base, overrides)
+    settings = _with_absolute_paths(settings)
     if workers is not None:
         execution = settings.execution.model_copy(update={"workers": workers})
         settings = settings.model_copy(update={"execution": execution})
     return settings
+
+
+def _with_absolute_paths(settings: CampaignSettings) -> CampaignSettings:
+    """Paths as seen from anywhere, so that the campaign can be resumed from another directory."""
+    if settings.known.source == EMBEDDED:
+        return settings
+    source = str(Path(settings.known.source).resolve())
+    return settings.model_copy(update={"known": settings.known.model_copy(update={"source": source})})
 
 
 def read_settings(root: Path) -> CampaignSettings:
@@ -101,15 +113,23 @@ def _fix_settings(layout: Layout, settings: CampaignSettings | None) -> Campaign
         return settings or written
     if settings is None:
         raise CampaignError(f"{layout.root} holds no campaign to resume; give settings to start one")
-    try:
-        _write_settings(layout, settings)
-    except OSError as error:
-        raise CampaignError(f"cannot write to {layout.root}: {error.strerror}; choose another directory") from error
+    _write_settings(layout, settings)
     return settings
 
 
+def _refuse_unusable(layout: Layout, settings: CampaignSettings | None) -> None:
+    """Refuse a directory that cannot be written to, or that holds nothing to resume."""
+    if settings is None and not layout.settings.is_file():
+        raise CampaignError(f"{layout.root} holds no campaign to resume; give settings to start one")
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+        layout.progress.touch()
+    except OSError as error:
+        raise CampaignError(f"cannot write to {layout.root}: {error.strerror}; choose another directory") from error
+
+
 def _write_settings(layout: Layout, settings: CampaignSettings) -> None:
-    replace_file(layout.settings, lambda path: path.write_text(settings_io.to_toml(settings)))
+    replace_file(layout.settings, lambda path: path.write_text(settings_io.to_toml(settings), encoding="utf-8"))
 
 
 def _differences(written: CampaignSettings, given: CampaignSettings) -> list[str]:
@@ -125,10 +145,18 @@ def _differences(written: CampaignSettings, given: CampaignSettings) -> list[str
     return names
 
 
-def _refuse_other_known_set(journal: Journal, context: Context) -> None:
+def _refuse_changes(journal: Journal, context: Context) -> None:
+    """Refuse to go on with other settings or another known set than the campaign began with."""
     started = fold(journal).started
     if started is None:
         return
+    if started.settings_digest != context.settings.digest:
+        raise CampaignError(
+            f"{context.layout.settings} was changed since the campaign began; put it back or begin a new campaign"
+        )
+    changed = changed_versions(started.versions)
+    if changed:
+        context.progress.message(f"versions differ from those the campaign began with: {', '.join(changed)}")
     digest = context.knowledge.known.digest
     if started.known_digest != digest:
         raise CampaignError(

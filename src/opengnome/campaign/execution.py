@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from opengnome.errors import CampaignError
+from opengnome.errors import WorkFailedError
 
 _POLL_SECONDS = 1.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -61,11 +61,12 @@ def run_units(
     """Run units and yield each as it ends; `on_wait` is called about once a second with those under way.
 
     A unit that raises is a fault of the program, not of its data, and stops everything with a
-    `CampaignError`; functions that work on one crystal record its failure in their file instead.
+    `WorkFailedError`; functions that work on one crystal record its failure in their file instead.
     """
     waiting: list[Unit] = []
     for unit in units:
         if unit.path.exists():
+            _mark(unit.path).unlink(missing_ok=True)  # left by a kill between the file and its own tidying
             yield Ended(unit)
         else:
             waiting.append(unit)
@@ -93,6 +94,7 @@ class _Driver:
         self.on_wait = on_wait
         self.started_before = {unit.path: _starts(unit.path) for unit in waiting}
         self.executor: Executor | None = None
+        self.idle_breaks = 0
 
     def run(self) -> Iterator[Ended]:
         try:
@@ -104,6 +106,7 @@ class _Driver:
                     yield from self._settle(self.running.pop(future), future.exception())
                 if broken:
                     self._replace_executor()
+                    self._refuse_stillborn()
                 elif not done and self.on_wait is not None:
                     self.on_wait(list(self.running.values()))
         finally:
@@ -127,11 +130,21 @@ class _Driver:
         if unit.path.exists():
             yield Ended(unit)
         elif error is not None and not isinstance(error, BrokenExecutor):
-            raise CampaignError(f"{unit.function.__name__} for {unit.path.name} failed: {error!r}") from error
+            raise WorkFailedError(f"{unit.function.__name__} for {unit.path.name} failed: {error!r}") from error
         elif _starts(unit.path) - self.started_before[unit.path] < self.attempts:
             self.waiting.append(unit)
         else:
             yield Ended(unit, lost=f"its process died {self.attempts} times")
+
+    def _refuse_stillborn(self) -> None:
+        """Stop when workers keep dying before they begin: no unit can be blamed, and trying again is endless."""
+        begun = any(_starts(unit.path) > self.started_before[unit.path] for unit in self.waiting)
+        self.idle_breaks = 0 if begun else self.idle_breaks + 1
+        if self.idle_breaks >= self.attempts:
+            raise WorkFailedError(
+                f"worker processes died {self.idle_breaks} times before they began to work. A script that calls this "
+                "needs `if __name__ == '__main__':` around the call; otherwise look for a lack of memory"
+            )
 
     def _replace_executor(self) -> None:
         self.waiting.extend(self.running.values())
@@ -146,7 +159,7 @@ def _run(unit: Unit) -> None:
     if unit.path.exists():
         return
     unit.path.parent.mkdir(parents=True, exist_ok=True)
-    with _mark(unit.path).open("ab") as mark:  # one byte per start, appended: counts over all drivers
+    with _mark(unit.path).open("ab") as mark:  # one byte per start; a driver counts those since it began
         mark.write(b".")
     unit.function(**unit.arguments)
     _mark(unit.path).unlink(missing_ok=True)

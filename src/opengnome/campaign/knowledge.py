@@ -55,7 +55,7 @@ class Knowledge:
         return self.initial_hull.with_entries(entries) if entries else self.initial_hull
 
     def parents(self, state: CampaignState, number: int) -> CrystalTable:
-        """Known crystals near the current hull (a seeded draw of them) and all stable discoveries."""
+        """Known crystals near the current hull (a seeded draw of them) and all calculated crystals as near to it."""
         settings = self.settings.parents
         table = self.known.table
         hull = self.hull(state, before_round=number)

@@ -13,18 +13,27 @@ from opengnome.campaign.state import CampaignState
 from opengnome.campaign.training_set import training_table
 from opengnome.crystals.io import read_table, write_table
 from opengnome.crystals.replacement import replace_file
-from opengnome.errors import CampaignError
+from opengnome.errors import CampaignError, WorkFailedError
 from opengnome.models import assemble_ensemble
 
 
 def open_round(context: Context, state: CampaignState, number: int) -> RoundOpened:
     """Write parents, known formulas and training rows of a round."""
     parents = context.knowledge.parents(state, number)
+    if not len(parents):
+        settings = context.settings.parents
+        raise CampaignError(
+            f"no known crystal has at most {settings.max_atoms} atoms and lies within "
+            f"{settings.max_energy_above_hull} eV/atom of the hull; raise parents.max_atoms or "
+            "parents.max_energy_above_hull"
+        )
     training = training_table(context.knowledge, state, number)
     formulas = context.knowledge.formulas(state, number)
     write_table(context.layout.parents(number), parents)
     write_table(context.layout.training(number), training)
-    replace_file(context.layout.formulas(number), lambda path: path.write_text("\n".join(formulas) + "\n"))
+    replace_file(
+        context.layout.formulas(number), lambda path: path.write_text("\n".join(formulas) + "\n", encoding="utf-8")
+    )
     context.progress.message(
         f"round {number}: {len(parents)} parents, {len(formulas)} known compositions, {len(training)} training crystals"
     )
@@ -90,9 +99,9 @@ def assemble(context: Context, state: CampaignState, number: int) -> EnsembleAss
 
 
 def refuse_lost(ended: Ended) -> None:
-    """Raise `CampaignError` for a unit that took its process down every time: the campaign cannot go on without it."""
+    """Raise `WorkFailedError` for a unit that is lost: the campaign cannot go on without it."""
     if ended.lost:
-        raise CampaignError(
+        raise WorkFailedError(
             f"{ended.unit.path.name}: {ended.lost}; most likely memory ran out. Use fewer workers or smaller batches"
         )
 

@@ -8,10 +8,10 @@ from opengnome.campaign.conversion import has_energy
 from opengnome.campaign.events import Calculated, Choice
 from opengnome.campaign.selection import ARMS, MODEL
 from opengnome.crystals import Composition
-from opengnome.hull import Entry, Hull
+from opengnome.hull import STABILITY_TOLERANCE, Entry, Hull
 
-ON_HULL_TOLERANCE = 5e-5
-"""An entry this close to the hull lies on it, eV/atom: GNoME's tolerance."""
+DEEP = 0.2
+"""Hits further below the known hull than this are counted apart, eV/atom: a known phase is probably missing there."""
 
 
 def round_metrics(
@@ -27,7 +27,9 @@ def round_metrics(
     `entries` are those of the converged calculations of this round by candidate id; `current_hull` contains
     them. A hit against the initial hull lies on or below the hull of the known set; a hit against the current
     hull is a vertex of the hull of everything known at the end of the round. Rates divide by all calculations
-    of the arm, failed ones included. Errors are predicted minus calculated formation energies, eV/atom.
+    of the arm, failed ones included. The arms share one hull and one history: what any arm finds competes with the
+    others at the end of the round, and is parent and training row of the next. Errors are
+    predicted minus calculated formation energies, eV/atom.
     """
     metrics: dict[str, float] = {}
     for arm in ARMS:
@@ -46,8 +48,13 @@ def round_metrics(
 
 def is_initial_hit(choice: Choice, entry: Entry, initial_hull: Hull) -> bool:
     """Whether a calculated candidate lies on or below the hull of the known set."""
+    return _depth(choice, entry, initial_hull) <= STABILITY_TOLERANCE
+
+
+def _depth(choice: Choice, entry: Entry, initial_hull: Hull) -> float:
+    """Distance of a calculated candidate to the hull of the known set, eV/atom; negative below it."""
     formation = initial_hull.formation_energy_per_atom(entry.composition, entry.corrected_energy_per_atom)
-    return formation - choice.initial_hull_energy_per_atom <= ON_HULL_TOLERANCE
+    return formation - choice.initial_hull_energy_per_atom
 
 
 def _arm_metrics(
@@ -60,13 +67,14 @@ def _arm_metrics(
     computed = [c for c in chosen if c.candidate_id in entries]
     predicted = [c for c in computed if np.isfinite(c.predicted_formation_energy_per_atom)]
     initial_hits = sum(is_initial_hit(c, entries[c.candidate_id], initial_hull) for c in computed)
-    current_hits = sum(current_hull.energy_above_hull(entries[c.candidate_id]) <= ON_HULL_TOLERANCE for c in computed)
+    current_hits = sum(current_hull.energy_above_hull(entries[c.candidate_id]) <= STABILITY_TOLERANCE for c in computed)
     metrics = {
         "n_calculated": float(len(chosen)),
         "n_converged": float(len(computed)),
         "n_failed": float(sum(not has_energy(calculations[c.candidate_id]) for c in chosen)),
         "hits_initial": float(initial_hits),
         "hits_current": float(current_hits),
+        "hits_initial_deep": float(sum(_depth(c, entries[c.candidate_id], initial_hull) < -DEEP for c in computed)),
         "hit_rate_initial": initial_hits / len(chosen),
         "hit_rate_current": current_hits / len(chosen),
     }

@@ -13,12 +13,14 @@ from opengnome.crystals import Composition, CrystalTable, concatenate
 from opengnome.crystals.io import read_table, write_table
 from opengnome.hull import Hull
 
+_DUPLICATE = "duplicate"
+"""The generator's own name for a crystal that was made before."""
+
 
 def select_candidates(context: Context, state: CampaignState, number: int) -> Selected:
     """Measure the pool of a round against the hull, filter it, and choose for every arm."""
     layout, knowledge, progress = context.layout, context.knowledge, context.progress
-    shards = state.round(number).shards
-    table = concatenate([read_table(layout.root / shards[s].path) for s in sorted(shards)])
+    table, counts = _merge(context, state, number)
     hull = knowledge.hull(state, before_round=number)
     compositions = _compositions(table)
     predicted = table.arrow["formation_energy_per_atom"].to_numpy()
@@ -31,7 +33,6 @@ def select_candidates(context: Context, state: CampaignState, number: int) -> Se
     arms = choose(pool, kept, settings.rounds, seed=seed_for(settings.seed, "selection", number))
     positions = sorted({i for chosen in arms.values() for i in chosen}, key=lambda i: pool.ids[i])
 
-    counts = dict(sum((Counter(shards[s].counts) for s in sorted(shards)), Counter()))
     counts |= {
         "generated": len(pool.ids),
         "predicted": int(np.isfinite(pool.decomposition_energy).sum()),
@@ -53,6 +54,19 @@ def select_candidates(context: Context, state: CampaignState, number: int) -> Se
         for i, initial_energy in zip(positions, initial.tolist(), strict=True)
     )
     return Selected(round=number, counts=counts, choices=choices, path=layout.relative(layout.pool(number)))
+
+
+def _merge(context: Context, state: CampaignState, number: int) -> tuple[CrystalTable, dict[str, int]]:
+    """All shards of a round as one table, a candidate that several parents gave once; and their summed counts."""
+    shards = state.round(number).shards
+    table = concatenate([read_table(context.layout.root / shards[s].path) for s in sorted(shards)])
+    totals: Counter[str] = Counter()
+    for shard in sorted(shards):
+        totals.update(shards[shard].counts)
+    first = np.sort(np.unique(np.array(table.ids), return_index=True)[1])
+    counts = dict(totals)
+    counts[_DUPLICATE] = counts.get(_DUPLICATE, 0) + len(table) - len(first)
+    return table.take(first), counts
 
 
 def hull_formation_energies(hull: Hull, compositions: list[Composition]) -> np.ndarray:

@@ -9,6 +9,7 @@ from opengnome.campaign.events import Aligned, CampaignStarted
 from opengnome.campaign.state import CampaignState
 from opengnome.campaign.strained import strained_crystals
 from opengnome.crystals import CrystalTable, concatenate
+from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.io import write_table
 from opengnome.errors import SettingsError
 from opengnome.oracles import make_oracle
@@ -26,6 +27,17 @@ def start(context: Context) -> CampaignStarted:
             "energies of two levels do not share a hull. Set alignment.scheme = 'per_element', or give both "
             "the same known.level if they are the same"
         )
+    if context.settings.alignment.scheme == "per_element" and known.energy_kind != "formation":
+        raise SettingsError(
+            "alignment.scheme = 'per_element' fits formation energies, but the known set has total energies; name a "
+            "column of formation energies with known.energy_column"
+        )
+    missing = [SYMBOLS[z] for z in known.elements if z not in context.knowledge.initial_hull.elemental_references]
+    if missing:
+        raise SettingsError(
+            f"the known set has no elemental entry of {', '.join(missing)}: nothing made of them has a formation "
+            "energy. Add them to the table or leave these elements out with known.elements"
+        )
     references = _crystals_to_compute(context)
     if references is not None:
         write_table(context.layout.references, references)
@@ -35,9 +47,20 @@ def start(context: Context) -> CampaignStarted:
     return CampaignStarted(
         settings_digest=context.settings.digest,
         known_digest=known.digest,
-        versions={name: metadata.version(name) for name in _VERSIONED} | {"python": platform.python_version()},
+        versions=versions(),
         reference_ids=() if references is None else tuple(references.ids),
     )
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that computes."""
+    return {name: metadata.version(name) for name in _VERSIONED} | {"python": platform.python_version()}
+
+
+def changed_versions(before: dict[str, str]) -> list[str]:
+    """What differs from earlier versions, e.g. ``chgnet 0.4.2 -> 0.5.0``."""
+    now = versions()
+    return [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
 
 
 def align(context: Context, state: CampaignState) -> Aligned:

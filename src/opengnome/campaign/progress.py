@@ -56,5 +56,6 @@ class Progress:
 
     def _record(self, text: str) -> None:
         if self.path is not None:
-            with self.path.open("a") as log:
-                log.write(json.dumps({"time": time.time(), "message": text}) + "\n")
+            # the newline in front parts the record from one that a kill cut off; readers skip empty lines
+            with self.path.open("a", encoding="utf-8") as log:
+                log.write("\n" + json.dumps({"time": time.time(), "message": text}) + "\n")

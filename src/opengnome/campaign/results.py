@@ -9,14 +9,13 @@ from opengnome.campaign.conversion import entry_of, has_energy
 from opengnome.campaign.discover import read_settings, read_state
 from opengnome.campaign.events import Calculated, Choice
 from opengnome.campaign.knowledge import Knowledge
-from opengnome.campaign.metrics import ON_HULL_TOLERANCE
 from opengnome.campaign.settings import CampaignSettings
 from opengnome.campaign.state import CampaignState
 from opengnome.crystals import Crystal
 from opengnome.crystals.symmetry import symmetry_dataset
 from opengnome.datasets import load_known_set
 from opengnome.errors import CampaignError
-from opengnome.hull import Entry, Hull
+from opengnome.hull import STABILITY_TOLERANCE, Entry, Hull
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,8 @@ class Discovery:
     decomposition_energy: float
     """Distance to the hull without this entry, eV/atom; negative is the depth of stability."""
     decomposition_energy_std: float
-    """Spread of the alignment of oracle and known set, eV/atom; zero where the oracle made the known set."""
+    """Error of an aligned formation energy on known compounds (root mean square, cross-validated), eV/atom; zero
+    where the oracle made the known set. Errors of the competing phases come on top."""
     decomposition_products: str
     distance_to_initial_hull: float
     """eV/atom; below zero: more stable than any mixture of the known set."""
@@ -96,7 +96,7 @@ class CampaignResults:
             self._discovery(calculated, self.entries[calculated.crystal_id])
             for calculated in self.calculations
             if calculated.crystal_id in self.entries
-            and self.hull.energy_above_hull(self.entries[calculated.crystal_id]) <= ON_HULL_TOLERANCE
+            and self.hull.energy_above_hull(self.entries[calculated.crystal_id]) <= STABILITY_TOLERANCE
         ]
         return tuple(sorted(found, key=lambda d: (d.decomposition_energy, d.id)))
 
@@ -116,7 +116,9 @@ class CampaignResults:
             space_group_number=symmetry.number,
             formation_energy_per_atom=formation,
             decomposition_energy=self.hull.decomposition_energy(entry),
-            decomposition_energy_std=0.0 if alignment is None else alignment.metrics.get("std_after", 0.0),
+            decomposition_energy_std=0.0
+            if alignment is None
+            else alignment.metrics.get("rms_after", alignment.metrics.get("std_after", 0.0)),
             decomposition_products=" + ".join(f"{fraction:.2f} {formula}" for _, formula, fraction in products),
             distance_to_initial_hull=formation - choice.initial_hull_energy_per_atom,
             round=calculated.round,

@@ -1,7 +1,7 @@
 """Settings of a campaign: the settings of its parts, composed."""
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,7 +20,8 @@ class ParentSettings(Settings):
     max_energy_above_hull: float = Field(default=0.1, ge=0)
     """Known crystals further above the current hull are no parents, eV/atom."""
     max_parents: int | None = Field(default=None, ge=1)
-    """Known parents per round, drawn anew each round; all when not set. Discoveries are always parents."""
+    """Known parents per round, drawn anew each round; all when not set. Calculated crystals as near to the hull
+    always are parents."""
     parents_per_shard: int = Field(default=50, ge=1)
     """Parents in one unit of screening work."""
 
@@ -33,10 +34,10 @@ class TrainingSetSettings(Settings):
     max_formation_energy_per_atom: float = 2.0
     """Rows above this formation energy are left out, eV/atom: exploded starts teach nothing."""
     frames_per_calculation: int = Field(default=2, ge=0)
-    """Unrelaxed frames of each relaxation that are added, spread from the first to the last but one."""
+    """Unrelaxed frames of each relaxation that are added: the first, and others evenly behind it."""
     strained_crystals: int = Field(default=0, ge=0)
     """Known crystals of which the oracle computes single points at other volumes before the first round."""
-    strain_volumes: tuple[float, ...] = (0.85, 1.15)
+    strain_volumes: tuple[Annotated[float, Field(gt=0)], ...] = (0.85, 1.15)
     """Volumes of these, relative to the known one."""
     embedded_frames: bool = True
     """Add the strained and unrelaxed crystals that come with the embedded known set; ignored for other sets."""
@@ -119,6 +120,12 @@ class CampaignSettings(Settings):
 
     @property
     def digest(self) -> str:
-        """Hash of all settings that a round depends on: where the work is done and how many rounds are not."""
-        text = self.model_dump_json(exclude={"execution": True, "name": True, "rounds": {"n_rounds"}})
+        """Hash of all settings that a round depends on.
+
+        Where the work is done and how many rounds there are is left out, and so is the place of the known set:
+        its content has a digest of its own.
+        """
+        text = self.model_dump_json(
+            exclude={"execution": True, "name": True, "rounds": {"n_rounds"}, "known": {"source"}}
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:32]

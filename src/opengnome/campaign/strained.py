@@ -14,12 +14,13 @@ from opengnome.campaign.seeds import seed_for
 from opengnome.crystals import Crystal, CrystalTable, with_volume
 from opengnome.datasets import KnownSet
 
-_SEPARATOR = "@"
+_SEPARATOR = "@volume="
+"""No table of crystals has it in its ids."""
 _UNSTRAINED = 1.0
 
 
 def strained_id(identifier: str, volume: float) -> str:
-    """Id of a known crystal at a multiple of its volume, e.g. ``mp-22862@0.85``."""
+    """Id of a known crystal at a multiple of its volume, e.g. ``mp-22862@volume=0.85``."""
     return f"{identifier}{_SEPARATOR}{volume:g}"
 
 

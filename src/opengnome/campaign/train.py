@@ -1,5 +1,6 @@
 """Training an ensemble outside a campaign: the function behind `opengnome train`."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from opengnome.crystals import CrystalTable
 from opengnome.crystals.io import read_table, write_table
 from opengnome.crystals.table import STRUCTURE_COLUMNS
 from opengnome.datasets import held_out_mask
-from opengnome.errors import CampaignError, SettingsError
+from opengnome.errors import SettingsError, WorkFailedError
 from opengnome.models import Ensemble, ModelSettings, TrainingSettings, assemble_ensemble
 from opengnome.settings import Settings
 
@@ -41,7 +42,7 @@ def train_ensemble(
     Killed and started again, members that are finished are kept. Raises `SettingsError` when the column is
     missing or nothing is left to train on.
     """
-    rows = training_table(table_path, column=column, max_atoms=max_atoms)
+    rows = usable_rows(table_path, column=column, max_atoms=max_atoms)
     training_path = output / "training.parquet"
     output.mkdir(parents=True, exist_ok=True)
     write_table(training_path, rows)
@@ -54,7 +55,9 @@ def train_ensemble(
     done = 0
     for done, ended in enumerate(run_units(units, lambda: local_executor(workers), on_wait=tick), start=1):
         if ended.lost:
-            raise CampaignError(f"training {ended.unit.path.name}: {ended.lost}; use fewer workers or smaller batches")
+            raise WorkFailedError(
+                f"training {ended.unit.path.name}: {ended.lost}; use fewer workers or smaller batches"
+            )
         progress.step("training", done, n_members)
     return assemble_ensemble(
         [unit.path for unit in units],
@@ -65,7 +68,7 @@ def train_ensemble(
     )
 
 
-def training_table(path: Path, *, column: str, max_atoms: int) -> CrystalTable:
+def usable_rows(path: Path, *, column: str, max_atoms: int) -> CrystalTable:
     """Rows of a table that can be trained on, with `target` (eV/atom) and `held_out` columns."""
     table = read_table(path)
     if column not in table.column_names:
@@ -82,7 +85,10 @@ def training_table(path: Path, *, column: str, max_atoms: int) -> CrystalTable:
 
 
 def _unit(output: Path, training_path: Path, settings: TrainSettings, seed: int, member: int) -> Unit:
-    path = output / "members" / f"{member}.safetensors"
+    # named by everything it depends on: another table, seed or setting never finds an old member
+    content = (work.file_digest(training_path), settings.model_dump_json(), str(seed), str(member))
+    key = hashlib.sha256("\x1f".join(content).encode()).hexdigest()[:16]
+    path = output / "members" / f"{key}.safetensors"
     log = path.with_suffix(".log")
     arguments = {
         "path": path,

@@ -12,7 +12,10 @@ from opengnome.campaign.strained import is_strained, strained_rows
 from opengnome.crystals import Composition, Crystal, CrystalTable
 from opengnome.crystals.io import read_table
 from opengnome.datasets import EMBEDDED, KnownSet, held_out_mask, load_embedded_frames
+from opengnome.errors import InvalidCrystalError
+from opengnome.graphs import neighbour_list
 from opengnome.hull import Hull
+from opengnome.models import ModelSettings
 
 TrainingRow = tuple[str, Crystal, float]
 """Id, crystal, formation energy in eV/atom."""
@@ -26,10 +29,19 @@ def training_table(knowledge: Knowledge, state: CampaignState, number: int) -> C
     rows += _strained(knowledge, state, rows)
     if knowledge.known.source == EMBEDDED and settings.embedded_frames:
         rows += embedded_frame_rows(knowledge.known, hull, settings)
-    relaxations = [c for i, c in sorted(state.references.items()) if has_energy(c) and not is_strained(i)]
+    # elements are left out: the shifts are fitted on compounds, and an element's formation energy is zero anyway
+    relaxations = [
+        c
+        for i, c in sorted(state.references.items())
+        if has_energy(c) and not is_strained(i) and Composition.from_formula(c.reduced_formula).n_elements > 1
+    ]
     for calculated in [*relaxations, *knowledge.calculated(state, before_round=number)]:
         rows += calculation_rows(knowledge, calculated, alignment_of(state), hull)
-    rows = [row for row in rows if row[2] <= settings.max_formation_energy_per_atom]
+    rows = [
+        row
+        for row in rows
+        if row[2] <= settings.max_formation_energy_per_atom and has_graph(row[1], knowledge.settings.model)
+    ]
     table = CrystalTable.from_crystals([crystal for _, crystal, _ in rows], [i for i, _, _ in rows])
     table = table.with_column("target", [target for _, _, target in rows])
     return table.with_column("held_out", held_out_mask(table.reduced_formulas))
@@ -80,8 +92,17 @@ def calculation_rows(knowledge: Knowledge, calculated: Calculated, alignment: Al
     return rows
 
 
+def has_graph(crystal: Crystal, model: ModelSettings) -> bool:
+    """Whether the network can be trained on a crystal: one that is too dense would stop the whole training."""
+    try:
+        neighbour_list(crystal, model.cutoff, max_neighbours_per_atom=model.max_neighbours_per_atom)
+    except InvalidCrystalError:
+        return False
+    return True
+
+
 def spread(n_frames: int, n_wanted: int) -> Sequence[int]:
-    """Up to `n_wanted` indices from the first to the last but one frame of a relaxation."""
+    """Up to `n_wanted` frames of a relaxation: the first, and others evenly behind it, the last one never."""
     last = n_frames - 2
     if last < 0 or n_wanted == 0:
         return ()

@@ -33,6 +33,11 @@ def calculation_key(crystal: Crystal, settings: OracleSettings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def train(
     *,
     path: Path,
@@ -72,8 +77,7 @@ def screen(
     """Candidates of parents start..stop with predicted energies; the file is a crystal table of all of them."""
     _one_thread()
     parents = read_table(parents_path).slice(start, stop)
-    known_formulas = frozenset(formulas_path.read_text().split())
-    result = generate(parents, generation, known_formulas=known_formulas, seed=seed)
+    result = generate(parents, generation, known_formulas=_known_formulas(formulas_path), seed=seed)
     table = result.table
     prediction = _ensemble(ensemble_path).predict(table, volume_scales=volume_scales(screening))
     for name in ("formation_energy_per_atom", "spread", "std", "volume_scale"):
@@ -96,6 +100,12 @@ def volume_scales(settings: ScreeningSettings) -> tuple[float, ...]:
 def _oracle(settings_json: str) -> Oracle:
     """One engine per process: loading it costs more than a small relaxation."""
     return make_oracle(OracleSettings.model_validate_json(settings_json))
+
+
+@lru_cache(maxsize=1)
+def _known_formulas(path: Path) -> frozenset[str]:
+    """The compositions of a round's known set; a new round has a new path."""
+    return frozenset(path.read_text(encoding="utf-8").split())
 
 
 @lru_cache(maxsize=1)

@@ -137,7 +137,9 @@ def _partial_decorations(
     mark_repeated(codes, np.column_stack([proposals.ions, elements, proposals.counts]))
     rejected = _count_groupings(proposals, groups, codes)
     site_species, probabilities, n_left_out = proposals.take(np.flatnonzero(codes == Reason.NONE)).decorate(
-        groups, max_rows=settings.max_partial_per_parent, rng=np.random.default_rng(own_seed)
+        groups,
+        max_rows=settings.max_partial_per_parent,
+        rng=np.random.default_rng([own_seed, 1]),  # not the stream that drew the groupings
     )
     rejected[Reason.CAP] += n_left_out
     return Decorations(parent, "partial_substitution", site_species, probabilities), rejected

@@ -43,8 +43,9 @@ def save_checkpoint(path: Path, model: StructuralModel, *, card: Mapping[str, An
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
         **card,
     }
-    write_bytes(path, save({k: v.contiguous() for k, v in model.state_dict().items()}))
     write_json(card_path(path), content)
+    # last: whoever sees the weights finds the card, also after a kill between the two
+    write_bytes(path, save({k: v.contiguous() for k, v in model.state_dict().items()}))
 
 
 def load_checkpoint(path: Path) -> tuple[StructuralModel, dict[str, Any]]:

@@ -134,6 +134,7 @@ def assemble_ensemble(
     if not member_paths:
         raise CheckpointError("an ensemble needs at least one member, got none")
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / MANIFEST).unlink(missing_ok=True)  # half a new ensemble must not pass for the old one
     paths = [directory / f"member-{index:02d}.safetensors" for index in range(len(member_paths))]
     for source, target in zip(member_paths, paths, strict=True):
         _copy(source, target)

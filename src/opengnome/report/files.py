@@ -6,6 +6,7 @@ from pathlib import Path
 
 from opengnome.campaign import CampaignResults, Discovery
 from opengnome.crystals.cif import cif_text
+from opengnome.crystals.replacement import replace_file
 
 FOLDER = "discoveries"
 
@@ -51,7 +52,7 @@ def write_discoveries(results: CampaignResults) -> None:
     for discovery in results.discoveries:
         path = cif_path(results.root, discovery.id)
         path.write_text(cif_text(discovery.crystal, name=discovery.id))
-    _write_csv(results.root / f"{FOLDER}.csv", results.discoveries)
+    replace_file(results.root / f"{FOLDER}.csv", lambda path: _write_csv(path, results.discoveries))
 
 
 def _write_csv(path: Path, discoveries: Sequence[Discovery]) -> None:

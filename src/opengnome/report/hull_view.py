@@ -6,11 +6,10 @@ import numpy as np
 from scipy.spatial import ConvexHull
 
 from opengnome.campaign import CampaignResults
-from opengnome.campaign.metrics import ON_HULL_TOLERANCE
 from opengnome.crystals import Composition
 from opengnome.crystals.elements import atomic_number
 from opengnome.errors import SettingsError
-from opengnome.hull import Entry, Hull
+from opengnome.hull import STABILITY_TOLERANCE, Entry, Hull
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Phase:
 
     @property
     def stable(self) -> bool:
-        return self.distance <= ON_HULL_TOLERANCE
+        return self.distance <= STABILITY_TOLERANCE
 
     @property
     def discovered(self) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from opengnome import __version__
 from opengnome.campaign import CampaignResults
+from opengnome.crystals.replacement import replace_file
 from opengnome.report import html
 from opengnome.report.discoveries import discoveries_section, hull_section
 from opengnome.report.files import write_discoveries
@@ -44,7 +45,7 @@ def write_report(root: Path, *, chemical_system: str | None = None, output: Path
     page = root / "report.html" if output is None else output
     content = _page(results, chemical_system, page)
     write_discoveries(results)
-    page.write_text(content, encoding="utf-8")
+    replace_file(page, lambda path: path.write_text(content, encoding="utf-8"))
     return page
 
 

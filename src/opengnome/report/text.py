@@ -91,7 +91,7 @@ def _last_message(progress: Path) -> list[str]:
     if not progress.is_file():
         return []
     lines = progress.read_text().splitlines()
-    for line in reversed(lines[-2:]):
+    for line in reversed(lines[-4:]):
         try:
             record = json.loads(line)
         except json.JSONDecodeError:

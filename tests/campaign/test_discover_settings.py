@@ -1,0 +1,216 @@
+"""Which settings a campaign runs with, and which it refuses once it has begun."""
+
+import shutil
+from concurrent.futures import Executor
+from pathlib import Path
+
+import pytest
+
+from opengnome.campaign import CampaignSettings, Progress, discover, read_settings, read_state
+from opengnome.campaign.discover import load_settings
+from opengnome.campaign.journal import Journal
+from opengnome.campaign.state import CampaignState
+from opengnome.crystals.io import read_table, write_table
+from opengnome.errors import CampaignError, SettingsError
+from opengnome.settings import to_toml
+from report.synthetic_campaign import ROUNDS, build_campaign
+
+N_ROUNDS = len(ROUNDS)
+
+
+class WorkWantedError(Exception):
+    """Raised in place of making workers: the campaign went on."""
+
+
+def no_workers() -> Executor:
+    raise WorkWantedError
+
+
+def resume(root: Path, settings: CampaignSettings | None = None) -> CampaignState:
+    return discover(root, settings, make_executor=no_workers, progress=Progress(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A campaign with all its rounds closed: resuming it has nothing to do."""
+    return build_campaign(tmp_path_factory.mktemp("finished") / "campaign", n_closed=N_ROUNDS)
+
+
+@pytest.fixture
+def root(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished campaign to change; its known set stays where it was."""
+    shutil.copytree(finished, tmp_path / "campaign")
+    return tmp_path / "campaign"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\nseed = 7\n[rounds]\nbudget = 9\n')
+    return path
+
+
+# --- load_settings ------------------------------------------------------------------------------------------
+
+
+def test_without_anything_they_are_those_of_the_embedded_campaign(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path / "new", None)
+    assert settings.known.source == "embedded"
+    assert settings.name == "Embedded known set"
+    assert settings.rounds.random_unfiltered > 0, "the embedded campaign has control arms, the defaults have none"
+    assert not (tmp_path / "new").exists(), "loading settings begins nothing"
+
+
+def test_overrides_change_the_embedded_settings_only_where_they_say(tmp_path: Path) -> None:
+    embedded = load_settings(tmp_path, None)
+    changed = load_settings(tmp_path, None, overrides=["rounds.budget=11", "known.elements=['Na', 'Cl']"])
+    assert changed.rounds.budget == 11
+    assert changed.known.elements == ["Na", "Cl"]
+    rounds = changed.rounds.model_copy(update={"budget": embedded.rounds.budget})
+    assert changed.model_copy(update={"rounds": rounds, "known": embedded.known}) == embedded
+
+
+def test_a_file_and_overrides_on_it(tmp_path: Path, file: Path) -> None:
+    settings = load_settings(tmp_path, file)
+    assert (settings.name, settings.seed, settings.rounds.budget) == ("mine", 7, 9)
+    assert settings.rounds.n_rounds == CampaignSettings().rounds.n_rounds, "the rest are defaults, not the embedded"
+    assert settings.rounds.random_unfiltered == 0
+    changed = load_settings(tmp_path, file, overrides=["seed=8"])
+    assert (changed.seed, changed.rounds.budget) == (8, 9)
+
+
+@pytest.mark.parametrize(
+    ("override", "match"), [("rounds.bugdet=3", "did you mean 'budget'"), ("rounds.budget=0", "rounds.budget")]
+)
+def test_wrong_overrides_are_explained(tmp_path: Path, override: str, match: str) -> None:
+    with pytest.raises(SettingsError, match=match):
+        load_settings(tmp_path, None, overrides=[override])
+
+
+def test_resuming_takes_the_settings_of_the_campaign(finished: Path) -> None:
+    written = read_settings(finished)
+    assert load_settings(finished, None, resume=True) == written
+    assert load_settings(finished, None) == written, "also when not asked to resume"
+    assert written.name != load_settings(finished.parent / "other", None).name
+
+
+def test_resuming_where_no_campaign_is(tmp_path: Path, file: Path) -> None:
+    for path in (None, file):
+        with pytest.raises(CampaignError, match="holds no campaign to resume"):
+            load_settings(tmp_path, path, resume=True)
+    with pytest.raises(CampaignError, match="holds no campaign"):
+        read_settings(tmp_path)
+
+
+def test_the_number_of_workers_changes_nothing_else(tmp_path: Path, finished: Path, file: Path) -> None:
+    for root, path in ((tmp_path, None), (tmp_path, file), (finished, None)):
+        before, after = load_settings(root, path), load_settings(root, path, workers=3)
+        assert after.execution.workers == 3
+        assert after.digest == before.digest
+        assert after.model_copy(update={"execution": before.execution}) == before
+
+
+def test_overrides_on_a_begun_campaign_change_its_own_settings(finished: Path) -> None:
+    longer = load_settings(finished, None, overrides=[f"rounds.n_rounds={N_ROUNDS + 1}"])
+    assert longer.rounds.n_rounds == N_ROUNDS + 1
+    assert longer.digest == read_settings(finished).digest
+
+
+# --- discover -----------------------------------------------------------------------------------------------
+
+
+def test_a_finished_campaign_is_resumed_without_settings_or_with_its_own(root: Path) -> None:
+    before = read_state(root)
+    assert resume(root) == before
+    assert resume(root, read_settings(root)) == before
+    assert read_state(root) == before
+
+
+def test_other_settings_are_refused_and_the_keys_that_differ_named(root: Path) -> None:
+    written = read_settings(root)
+    other = written.model_copy(
+        update={
+            "seed": 99,
+            "rounds": written.rounds.model_copy(update={"budget": 77}),
+            "screening": written.screening.model_copy(update={"window": 0.2, "n_volume_scales": 3}),
+            "execution": written.execution.model_copy(update={"workers": 5}),
+            "name": "another name",
+        }
+    )
+    text = (root / "settings.toml").read_bytes()
+    with pytest.raises(CampaignError, match="other settings") as refusal:
+        resume(root, other)
+    named = str(refusal.value).partition("(")[2].partition(")")[0].split(", ")
+    assert sorted(named) == ["rounds.budget", "screening.n_volume_scales", "screening.window", "seed"]
+    assert (root / "settings.toml").read_bytes() == text
+
+
+def test_settings_edited_by_hand_are_refused(root: Path) -> None:
+    edited = read_settings(root).model_copy(update={"seed": 99})
+    (root / "settings.toml").write_text(to_toml(edited))
+    for settings in (None, edited):
+        with pytest.raises(CampaignError, match="changed since the campaign began"):
+            resume(root, settings)
+
+
+def test_while_another_process_runs_it_nothing_is_changed(root: Path) -> None:
+    written = read_settings(root)
+    rounds = written.rounds.model_copy(update={"n_rounds": N_ROUNDS + 1})
+    with Journal(root / "journal.sqlite"), pytest.raises(CampaignError, match="another process"):
+        resume(root, written.model_copy(update={"rounds": rounds}))
+    assert read_settings(root) == written
+
+
+def test_workers_attempts_and_name_may_change(root: Path) -> None:
+    written = read_settings(root)
+    execution = written.execution.model_copy(update={"workers": 5, "attempts": 1})
+    assert resume(root, written.model_copy(update={"execution": execution, "name": "renamed"})) == read_state(root)
+
+
+def test_more_rounds_continue_the_campaign_and_are_kept(root: Path) -> None:
+    written = read_settings(root)
+    rounds = written.rounds.model_copy(update={"n_rounds": N_ROUNDS + 1})
+    with pytest.raises(WorkWantedError):
+        resume(root, written.model_copy(update={"rounds": rounds}))
+    assert read_settings(root).rounds.n_rounds == N_ROUNDS + 1
+    state = read_state(root)
+    assert sorted(state.rounds) == list(range(1, N_ROUNDS + 2))
+    opened = state.round(N_ROUNDS + 1).opened
+    assert opened is not None
+    parents = read_table(root / "rounds" / f"{N_ROUNDS + 1:02d}" / "parents.parquet")
+    assert opened.n_parents == len(parents)
+    assert any(identifier.startswith("ion-") for identifier in parents.ids), "what was found is a parent now"
+
+
+def test_a_new_campaign_needs_settings(tmp_path: Path) -> None:
+    with pytest.raises(CampaignError, match="holds no campaign to resume"):
+        resume(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_new_campaign_writes_the_settings_it_was_given(tmp_path: Path, finished: Path) -> None:
+    # no candidate source and no oracle is reached: the known set is looked for first
+    given = read_settings(finished)
+    known = given.known.model_copy(update={"source": str(tmp_path / "absent.parquet")})
+    given = given.model_copy(update={"known": known})
+    with pytest.raises(SettingsError, match="neither 'embedded' nor a file"):
+        resume(tmp_path / "new", given)
+    assert (tmp_path / "new" / "settings.toml").read_text() == to_toml(given)
+    assert read_settings(tmp_path / "new") == given
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, finished: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CampaignError, match="choose another directory"):
+        resume(tmp_path / "file" / "campaign", read_settings(finished))
+
+
+def test_a_changed_known_set_is_refused(tmp_path: Path) -> None:
+    root = build_campaign(tmp_path / "campaign", n_closed=N_ROUNDS)
+    table = Path(read_settings(root).known.source)
+    assert resume(root) == read_state(root)
+    rows = read_table(table)
+    energies = rows.column("formation_energy_per_atom")
+    write_table(table, rows.with_column("formation_energy_per_atom", [*energies[:-1], energies[-1] - 0.001]))
+    with pytest.raises(CampaignError, match="known set has changed"):
+        resume(root)
