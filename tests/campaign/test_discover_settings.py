@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opengnome.campaign import CampaignSettings, Progress, discover, read_settings, read_state
+from opengnome.campaign import CampaignResults, CampaignSettings, Progress, discover, read_settings, read_state
 from opengnome.campaign.discover import load_settings
 from opengnome.campaign.journal import Journal
 from opengnome.campaign.state import CampaignState
@@ -214,3 +214,13 @@ def test_a_changed_known_set_is_refused(tmp_path: Path) -> None:
     write_table(table, rows.with_column("formation_energy_per_atom", [*energies[:-1], energies[-1] - 0.001]))
     with pytest.raises(CampaignError, match="known set has changed"):
         resume(root)
+
+
+def test_a_known_set_that_was_moved_is_found_where_the_settings_say_and_later_too(tmp_path: Path) -> None:
+    root = build_campaign(tmp_path / "campaign", n_closed=N_ROUNDS)
+    written = read_settings(root)
+    table = Path(written.known.source).rename(tmp_path / "moved.parquet")
+    known = written.known.model_copy(update={"source": str(table)})
+    assert resume(root, written.model_copy(update={"known": known})) == read_state(root)
+    assert resume(root) == read_state(root)
+    assert CampaignResults(root).discoveries

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opengnome.campaign.execution import Unit, local_executor, run_units
-from opengnome.errors import CampaignError
+from opengnome.errors import WorkFailedError
 
 
 def write(path: Path, text: str) -> None:
@@ -80,7 +80,7 @@ def test_a_unit_that_dies_once_is_tried_again(tmp_path: Path) -> None:
 
 def test_a_fault_of_the_program_stops_everything(tmp_path: Path) -> None:
     unit = Unit(tmp_path / "x", break_down, {"path": tmp_path / "x"})
-    with pytest.raises(CampaignError, match="a fault of the program"):
+    with pytest.raises(WorkFailedError, match="a fault of the program"):
         list(run_units([unit], threads))
 
 

@@ -142,6 +142,13 @@ def test_precision_per_number_of_elements_is_the_models_and_counts_failures() ->
     }
 
 
+def test_hits_far_below_the_known_hull_are_counted_apart() -> None:
+    hull = INITIAL_HULL["NaKCl2"]
+    metrics = measure(candidate("a", "NaKCl2", hull - 0.19), candidate("b", "NaKCl2", hull - 0.21))
+    assert metrics["model.hits_initial"] == 2
+    assert metrics["model.hits_initial_deep"] == 1
+
+
 def test_of_two_polymorphs_only_the_lower_is_a_vertex() -> None:
     metrics = measure(candidate("a", "NaKCl2", -2.20), candidate("b", "NaKCl2", -2.15))
     assert metrics["model.hits_initial"] == 2

@@ -69,7 +69,9 @@ def journaled(layout: Layout, events: list[Event]) -> CampaignState:
         return fold(journal)
 
 
-def second_round(layout: Layout, order: tuple[int, ...] = (0, 1, 2)) -> CampaignState:
+def second_round(
+    layout: Layout, order: tuple[int, ...] = (0, 1, 2), shards: tuple[tuple[Candidate, ...], ...] = SHARDS
+) -> CampaignState:
     """The shards of round 2 on disk and in the journal, arrived in `order`."""
     found = calculated("found", "NaKCl2", total("NaKCl2", -2.2))
     tried = Selected(round=1, counts={}, choices=(choice("found", "NaKCl2"),), path="p")
@@ -78,8 +80,8 @@ def second_round(layout: Layout, order: tuple[int, ...] = (0, 1, 2)) -> Campaign
     for shard in order:
         path = layout.shard(2, shard)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_table(path, shard_table(SHARDS[shard]))
-        counts = {"proposed": 10 + shard, "duplicate": 10, "kept": len(SHARDS[shard])}
+        write_table(path, shard_table(shards[shard]))
+        counts = {"proposed": 10 + shard, "duplicate": 10, "kept": len(shards[shard])}
         events.append(ShardScreened(round=2, shard=shard, path=layout.relative(path), counts=counts))
     return journaled(layout, events)
 
@@ -194,6 +196,17 @@ def test_the_order_in_which_shards_arrive_does_not_matter(tmp_path: Path) -> Non
     one = select(tmp_path / "one", second_round(layout_in(tmp_path / "one")))
     other = select(tmp_path / "other", second_round(layout_in(tmp_path / "other"), order=(2, 0, 1)))
     assert repr(one) == repr(other)
+
+
+def test_a_candidate_that_two_shards_made_is_in_the_pool_once(tmp_path: Path) -> None:
+    again = (SHARDS[0], (SHARDS[2][1], SHARDS[0][1]), SHARDS[2])
+    once = select(layout_in(tmp_path / "once").root, second_round(Layout(tmp_path / "once")))
+    twice = select(layout_in(tmp_path / "twice").root, second_round(Layout(tmp_path / "twice"), shards=again))
+    assert repr(twice.choices) == repr(once.choices)
+    ids = read_table(Layout(tmp_path / "twice").pool(2)).ids
+    assert sorted(ids) == sorted(PREDICTED)
+    assert twice.counts["generated"] == once.counts["generated"] == 5
+    assert twice.counts["duplicate"] == once.counts["duplicate"] + 2
 
 
 def test_an_empty_pool_chooses_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,8 +35,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+def records(path: Path) -> list[dict[str, Any]]:
+    """As a reader has it: empty lines are skipped."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line]
+
+
 def messages(path: Path) -> list[str]:
-    return [json.loads(line)["message"] for line in path.read_text().splitlines()]
+    return [record["message"] for record in records(path)]
 
 
 def test_a_message_is_a_plain_line_with_the_elapsed_time(clock: Clock) -> None:
@@ -94,9 +100,18 @@ def test_json_lines_are_dated_and_appended_to_those_of_an_earlier_run(clock: Clo
     Progress(path, quiet=True).message('first "run"\nof two lines')
     clock.now += 60
     Progress(path, quiet=True).message("resumed")
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [row["message"] for row in rows] == ['first "run"\nof two lines', "resumed"]
-    assert [row["time"] for row in rows] == [1.7e9 + 1000, 1.7e9 + 1060]
+    assert messages(path) == ['first "run"\nof two lines', "resumed"]
+    assert [record["time"] for record in records(path)] == [1.7e9 + 1000, 1.7e9 + 1060]
+
+
+def test_a_record_that_a_kill_cut_off_does_not_spoil_the_next(clock: Clock, tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    Progress(path, quiet=True).message("whole")
+    cut_off = path.read_text() + path.read_text()[:-8]
+    path.write_text(cut_off)
+    Progress(path, quiet=True).message("resumed")
+    assert path.read_text().startswith(cut_off)
+    assert json.loads(path.read_text().splitlines()[-1])["message"] == "resumed"
 
 
 def test_without_a_path_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

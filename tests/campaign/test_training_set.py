@@ -121,6 +121,23 @@ def test_a_reference_gives_frames_only_because_the_crystal_is_known(tmp_path: Pa
     assert rows == pytest.approx(KNOWN_TARGETS | {"known-NaCl#0": -2.0 + EXCESS[0], "known-NaCl#2": -2.0 + EXCESS[2]})
 
 
+def test_an_element_among_the_references_gives_no_row(tmp_path: Path) -> None:
+    answer = relaxed_answer(tmp_path, "element-Na", "Na", total("Na", 0.0), round=0)
+    state = CampaignState(alignment=no_alignment(), references={"element-Na": answer})
+    assert set(rows_of(tmp_path, state, frames_per_calculation=2, max_formation_energy_per_atom=9.0)) == set(
+        KNOWN_TARGETS
+    )
+
+
+def test_a_crystal_too_dense_for_a_graph_is_left_out(tmp_path: Path) -> None:
+    answer = relaxed_answer(tmp_path, "c", "NaKCl2", total("NaKCl2", -2.2))
+    crystal = grid_crystal("NaKCl2")
+    dense = with_volume(crystal, crystal.volume / 1000)
+    write_answer(tmp_path, answer, initial=crystal, relaxed=dense)
+    state = CampaignState(alignment=no_alignment(), rounds={1: RoundState(calculations={"c": answer})})
+    assert set(rows_of(tmp_path, state, 2)) == set(KNOWN_TARGETS)
+
+
 def test_failed_calculations_teach_nothing(tmp_path: Path) -> None:
     failed = calculated("c", "NaKCl2", None, status=Status.EXPLODED)
     unconverged = calculated("d", "NaKCl2", -3.0, status=Status.UNCONVERGED)

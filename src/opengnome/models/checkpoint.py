@@ -1,7 +1,7 @@
 """Checkpoints: weights as safetensors, everything else in a JSON file of the same name beside them.
 
-Nothing is ever unpickled. Both files are written to a temporary name and renamed, the JSON last, so a
-checkpoint whose JSON exists is complete.
+Nothing is ever unpickled. Both files are written to a temporary name and renamed, the weights
+last, so a new checkpoint whose weights exist is complete.
 """
 
 import hashlib

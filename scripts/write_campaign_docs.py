@@ -1,0 +1,187 @@
+"""Write the page of a campaign in `docs/`: alignment, table of rounds, depth of the hits, discoveries.
+
+    python scripts/write_campaign_docs.py runs/materials_project docs/real_campaign.md \
+        --settings examples/materials_project.toml --flags experimental_flags.parquet --gnome gnome_pbe.parquet
+
+`--flags` (reduced_formula, experimental) and `--gnome` (reduced_formula) are tables of compounds outside the known set;
+with them the page says which discoveries others have found: computed, made in a laboratory, or by GNoME.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from opengnome.campaign import CampaignResults, Discovery
+from opengnome.campaign.metrics import DEEP
+from opengnome.campaign.selection import ARMS
+from opengnome.hull import STABILITY_TOLERANCE
+from opengnome.report import rounds_markdown
+from opengnome.report.rounds import ARM_NAMES
+
+ELSEWHERE = ("made in a laboratory", "computed by the Materials Project", "found by GNoME", "in none of these")
+N_LISTED = 40
+
+
+def main() -> None:
+    """Read the campaign, write the page."""
+    arguments = _arguments()
+    results = CampaignResults(arguments.campaign)
+    tables = _tables(arguments)
+    elsewhere = {d.id: _elsewhere(d.reduced_formula, *tables) for d in results.discoveries}
+    parts = [
+        "<!-- written by scripts/write_campaign_docs.py; do not edit -->",
+        f"# {results.settings.name}",
+        introduction(results, arguments.settings),
+        "## Oracle against the known set",
+        alignment(results),
+        "## Rounds",
+        rounds_markdown(arguments.campaign),
+        "## How deep the hits lie",
+        depth(results),
+        "## Discoveries",
+        discoveries(results, elsewhere),
+        arguments.notes.read_text() if arguments.notes else "",
+    ]
+    arguments.page.write_text("\n\n".join(part for part in parts if part).rstrip() + "\n", encoding="utf-8")
+
+
+def introduction(results: CampaignResults, settings: Path) -> str:
+    """What was run, and with which command."""
+    known, started = results.knowledge.known, results.state.started
+    versions = {} if started is None else started.versions
+    return (
+        f"Known set: {len(known.table):,} crystals of {len(known.elements)} elements from `{known.source}` "
+        f"({known.level}); their hull is the initial hull. Oracle: CHGNet "
+        f"{versions.get('chgnet', '')}, relaxing cell and positions. Seed {results.settings.seed}.\n\n"
+        f"```console\n$ opengnome discover runs/materials_project --settings {settings} "
+        f"--set known.source=path/to/{known.source}\n"
+        "$ python scripts/write_campaign_docs.py runs/materials_project docs/real_campaign.md ...\n```\n\n"
+        '"New" means: a composition that is not in this table. A hit is a calculated energy at or below the hull (0.05 '
+        "meV/atom tolerance); rates divide by all calculations of the arm, failed ones included. The arms share one "
+        "hull and one history."
+    )
+
+
+def alignment(results: CampaignResults) -> str:
+    """How the oracle's formation energies compare with the table's, before and after the fit."""
+    aligned = results.state.alignment
+    if aligned is None or not aligned.shifts:
+        return "The oracle made the known set's energies; nothing is shifted."
+    m = aligned.metrics
+    shifts = ", ".join(f"{symbol} {1e3 * value:+.0f}" for symbol, value in aligned.shifts.items())
+    return (
+        f"CHGNet relaxed {m['n_crystals']:.0f} known compounds drawn by seed ({m['n_failed']:.0f} relaxations failed) "
+        "and one crystal per element. Its formation energies minus the table's:\n\n"
+        "| | meV/atom |\n|---|---:|\n"
+        f"| offset (mean) | {1e3 * m['offset_before']:+.0f} |\n"
+        f"| MAE | {1e3 * m['mae_before']:.0f} |\n"
+        f"| MAE after one shift per element, five-fold cross-validated | {1e3 * m['mae_after']:.0f} |\n"
+        f"| median error after the shift | {1e3 * m['median_error_after']:.0f} |\n\n"
+        f"The shifts (meV per atom of the element): {shifts}. Each entry keeps its uncorrected energy, "
+        "the shift and the name of the scheme."
+    )
+
+
+def depth(results: CampaignResults) -> str:
+    """Hits far below the known hull apart: a known phase is probably missing from the table there."""
+    rows = []
+    for number, current in sorted(results.state.rounds.items()):
+        if current.selection is None or current.closed is None:
+            continue
+        for arm in ARMS:
+            depths = [
+                _depth(results, choice.candidate_id, choice.initial_hull_energy_per_atom)
+                for choice in current.selection.choices
+                if arm in choice.arms
+            ]
+            rows.append(f"| {number} | {ARM_NAMES[arm]} | {_depth_cells(depths)} |")
+    head = (
+        "| round | arm | calculated | hits | of these deeper than 200 meV/atom | hit rate without the deep ones |\n"
+        "|---:|---|---:|---:|---:|---:|"
+    )
+    text = (
+        f"A crystal more than {1e3 * DEEP:.0f} meV/atom below a hull of thousands of compounds usually marks a hole in "
+        "the table, a common compound that it lacks, and everything near the hole looks stable. Such candidates are "
+        "counted apart; the last column leaves them out of hits and calculations."
+    )
+    return f"{text}\n\n{head}\n" + "\n".join(rows)
+
+
+def _depth(results: CampaignResults, identifier: str, initial_hull_energy: float) -> float | None:
+    entry = results.entries.get(identifier)
+    if entry is None:
+        return None
+    hull = results.knowledge.initial_hull
+    return hull.formation_energy_per_atom(entry.composition, entry.corrected_energy_per_atom) - initial_hull_energy
+
+
+def _depth_cells(depths: Sequence[float | None]) -> str:
+    hits = sum(d is not None and d <= STABILITY_TOLERANCE for d in depths)
+    deep = sum(d is not None and d < -DEEP for d in depths)
+    rest = len(depths) - deep
+    rate = f"{100 * (hits - deep) / rest:.0f} %" if rest else "-"
+    return f"{len(depths)} | {hits} | {deep} | {rate}"
+
+
+def discoveries(results: CampaignResults, elsewhere: Mapping[str, str]) -> str:
+    """Counts by who else has found them, and the deepest ones that are no holes."""
+    found = results.discoveries
+    counts = {name: sum(where == name for where in elsewhere.values()) for name in ELSEWHERE}
+    shallow = [d for d in found if d.distance_to_initial_hull >= -DEEP]
+    lines = [
+        f"{len(found)} calculated crystals lie on the hull of everything known at the end; {len(found) - len(shallow)} "
+        "of them are deeper than 200 meV/atom below the initial hull. Who else has these compositions:",
+        "| | discoveries |\n|---|---:|\n" + "\n".join(f"| {name} | {n} |" for name, n in counts.items()),
+        f"The first {min(N_LISTED, len(shallow))} of the others by decomposition energy (meV/atom, hull without the "
+        "entry; ± is the spread of aligned formation energies on known compounds, not DFT's own error):",
+        "| formula | space group | decomposition energy | predicted | made from | how | known elsewhere |\n"
+        "|---|---|---:|---:|---|---|---|\n" + "\n".join(_discovery_row(d, elsewhere[d.id]) for d in shallow[:N_LISTED]),
+    ]
+    return "\n\n".join(lines)
+
+
+def _discovery_row(d: Discovery, where: str) -> str:
+    predicted = f"{1e3 * d.predicted_decomposition_energy:.0f} ± {1e3 * d.predicted_std:.0f}"
+    how = d.replaced.replace("|", "/")
+    return (
+        f"| {d.reduced_formula} | {d.space_group} | {1e3 * d.decomposition_energy:.0f} ± "
+        f"{1e3 * d.decomposition_energy_std:.0f} | {predicted} | {', '.join(d.parent_ids)} | {how} | {where} |"
+    )
+
+
+def _elsewhere(formula: str, made: set[str], computed: set[str], gnome: set[str]) -> str:
+    if formula in made:
+        return ELSEWHERE[0]
+    if formula in computed:
+        return ELSEWHERE[1]
+    return ELSEWHERE[2] if formula in gnome else ELSEWHERE[3]
+
+
+def _tables(arguments: argparse.Namespace) -> tuple[set[str], set[str], set[str]]:
+    made: set[str] = set()
+    computed: set[str] = set()
+    if arguments.flags:
+        flags = pq.read_table(arguments.flags, columns=["reduced_formula", "experimental"]).to_pydict()
+        computed = set(flags["reduced_formula"])
+        made = {f for f, yes in zip(flags["reduced_formula"], flags["experimental"], strict=True) if yes}
+    gnome = (
+        set(pq.read_table(arguments.gnome, columns=["reduced_formula"])[0].to_pylist()) if arguments.gnome else set()
+    )
+    return made, computed, gnome
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("campaign", type=Path)
+    parser.add_argument("page", type=Path)
+    parser.add_argument("--settings", type=Path, required=True, help="the settings file the campaign was started with")
+    parser.add_argument("--flags", type=Path)
+    parser.add_argument("--gnome", type=Path)
+    parser.add_argument("--notes", type=Path, help="Markdown put at the end of the page")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
