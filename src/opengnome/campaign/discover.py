@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from opengnome import settings as settings_io
 from opengnome.campaign.context import Context
@@ -79,10 +80,13 @@ def load_settings(
 
 def _with_absolute_paths(settings: CampaignSettings) -> CampaignSettings:
     """Paths as seen from anywhere, so that the campaign can be resumed from another directory."""
-    if settings.known.source == EMBEDDED:
-        return settings
-    source = str(Path(settings.known.source).resolve())
-    return settings.model_copy(update={"known": settings.known.model_copy(update={"source": source})})
+    changes: dict[str, Any] = {}
+    if settings.known.source != EMBEDDED:
+        source = str(Path(settings.known.source).resolve())
+        changes["known"] = settings.known.model_copy(update={"source": source})
+    if settings.oracle.table is not None:
+        changes["oracle"] = settings.oracle.model_copy(update={"table": settings.oracle.table.resolve()})
+    return settings.model_copy(update=changes)
 
 
 def read_settings(root: Path) -> CampaignSettings:
@@ -108,7 +112,8 @@ def _fix_settings(layout: Layout, settings: CampaignSettings | None) -> Campaign
                 f"{layout.root} holds a campaign with other settings ({', '.join(_differences(written, settings))}); "
                 "resume it without settings, or choose a new directory"
             )
-        if settings is not None and settings.rounds != written.rounds:  # more rounds of the same campaign
+        # more rounds of the same campaign, or its known set in another place
+        if settings is not None and (settings.rounds, settings.known) != (written.rounds, written.known):
             _write_settings(layout, settings)
         return settings or written
     if settings is None:

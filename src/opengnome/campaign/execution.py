@@ -20,6 +20,8 @@ from typing import Any
 from opengnome.errors import WorkFailedError
 
 _POLL_SECONDS = 1.0
+_IDLE_BREAKS = 3
+"""Broken pools in a row in which no unit began, before the set-up is blamed."""
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -94,6 +96,7 @@ class _Driver:
         self.on_wait = on_wait
         self.started_before = {unit.path: _starts(unit.path) for unit in waiting}
         self.executor: Executor | None = None
+        self.n_starts = sum(self.started_before.values())
         self.idle_breaks = 0
 
     def run(self) -> Iterator[Ended]:
@@ -128,6 +131,7 @@ class _Driver:
 
     def _settle(self, unit: Unit, error: BaseException | None) -> Iterator[Ended]:
         if unit.path.exists():
+            self.idle_breaks = 0
             yield Ended(unit)
         elif error is not None and not isinstance(error, BrokenExecutor):
             raise WorkFailedError(f"{unit.function.__name__} for {unit.path.name} failed: {error!r}") from error
@@ -138,9 +142,10 @@ class _Driver:
 
     def _refuse_stillborn(self) -> None:
         """Stop when workers keep dying before they begin: no unit can be blamed, and trying again is endless."""
-        begun = any(_starts(unit.path) > self.started_before[unit.path] for unit in self.waiting)
-        self.idle_breaks = 0 if begun else self.idle_breaks + 1
-        if self.idle_breaks >= self.attempts:
+        n_starts = sum(_starts(path) for path in self.started_before)  # of those given up, too
+        self.idle_breaks = 0 if n_starts != self.n_starts else self.idle_breaks + 1
+        self.n_starts = n_starts
+        if self.idle_breaks >= _IDLE_BREAKS:
             raise WorkFailedError(
                 f"worker processes died {self.idle_breaks} times before they began to work. A script that calls this "
                 "needs `if __name__ == '__main__':` around the call; otherwise look for a lack of memory"
@@ -162,6 +167,8 @@ def _run(unit: Unit) -> None:
     with _mark(unit.path).open("ab") as mark:  # one byte per start; a driver counts those since it began
         mark.write(b".")
     unit.function(**unit.arguments)
+    if not unit.path.exists():
+        raise WorkFailedError(f"{unit.function.__name__} returned without leaving {unit.path.name}")
     _mark(unit.path).unlink(missing_ok=True)
 
 

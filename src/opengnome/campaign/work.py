@@ -118,7 +118,6 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
 
 
 def _line_writer(path: Path) -> Callable[[str], None]:

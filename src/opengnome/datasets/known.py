@@ -66,10 +66,12 @@ class KnownSet:
 
     @cached_property
     def digest(self) -> str:
-        """Content hash of ids, formulas and energies: names the snapshot."""
+        """Content hash of ids, energies and crystals: names the snapshot."""
         content = hashlib.sha256(f"{self.level}\n{self.energy_kind}\n".encode())
         for row in zip(self.table.ids, self.table.reduced_formulas, self.energies_per_atom.tolist(), strict=True):
             content.update(f"{row[0]}\t{row[1]}\t{row[2]:.9f}\n".encode())
+        for values in (self.table.lattices, self.table.flat_atomic_numbers, self.table.flat_frac_coords):
+            content.update(np.ascontiguousarray(values).tobytes())
         return content.hexdigest()[:32]
 
     @property
