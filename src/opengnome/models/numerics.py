@@ -11,7 +11,8 @@ import torch
 def numerics(*, threads: int) -> Iterator[None]:
     """Use `threads` threads and flush denormal numbers to zero; both are restored.
 
-    The tails of Gaussian distance features are denormal, which made a training step up to 4 times slower. One thread makes results reproducible, and two on a busy machine were up to 23 times slower than one.
+    The tails of Gaussian distance features are denormal, and arithmetic on denormals is several times slower.
+    One thread makes results reproducible; two on a busy machine are far slower than one.
     """
     before, flushed = torch.get_num_threads(), _denormals_are_flushed()
     torch.set_flush_denormal(True)
