@@ -26,7 +26,7 @@ name = "small"
 elements = ["Li", "Na", "K", "Mg", "Ca", "Sr", "O", "S", "F", "Cl"]
 [parents]
 max_atoms = 8
-parents_per_shard = 4
+parents_per_shard = 1
 [generation]
 max_substitutions_per_parent = 6
 max_partial_per_parent = 3
@@ -41,7 +41,7 @@ max_atoms = 8
 [ensemble]
 n_members = 2
 [screening]
-n_volume_scales = 5
+n_volume_scales = 20
 [rounds]
 n_rounds = 2
 budget = 3
@@ -71,7 +71,7 @@ def kill_when(root: Path, settings: Path, reached: Callable[[Path], bool]) -> No
     while not reached(root):
         assert process.poll() is None, "the campaign ended before it could be killed"
         assert time.monotonic() < deadline, "the stage to be killed in was never reached"
-        time.sleep(0.02)
+        time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -83,7 +83,7 @@ def during_training(root: Path) -> bool:
 
 
 def during_generation(root: Path) -> bool:
-    """One shard is screened, another under way."""
+    """One shard is screened, another under way; a shard is one parent, so that there are many."""
     shards = root / "rounds" / "01" / "shards"
     return any(shards.glob("[!.]*.parquet")) and any(shards.glob("*.starts"))
 

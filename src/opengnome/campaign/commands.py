@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from opengnome.campaign import work
+from opengnome.campaign.context import run_with_progress
 from opengnome.campaign.discover import read_state
-from opengnome.campaign.execution import Ended, Unit, local_executor, run_units
+from opengnome.campaign.execution import Ended, Unit, local_executor
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.pool import hull_formation_energies
 from opengnome.campaign.progress import Progress
@@ -91,9 +92,11 @@ def relax_rows(
         units = {identifier: _relax_unit(folder, crystal, settings) for identifier, crystal in crystals.items()}
         distinct = {unit.path: unit for unit in units.values()}  # the same crystal twice is one calculation
         ended_by_path: dict[Path, Ended] = {}
-        for ended in run_units(distinct.values(), lambda: local_executor(workers)):
+        run = run_with_progress(
+            list(distinct.values()), lambda: local_executor(workers), progress=progress, stage="relaxing"
+        )
+        for ended in run:
             ended_by_path[ended.unit.path] = ended
-            progress.step("relaxing", len(ended_by_path), len(distinct))
         elements = _elemental_hull(make_oracle(settings).identity.level)
         for identifier, unit in units.items():
             ended = ended_by_path[unit.path]

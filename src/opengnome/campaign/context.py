@@ -41,21 +41,35 @@ class Context:
 
     def run(self, stage: str, units: Sequence[Unit], *, note: Callable[[], str] = lambda: "") -> Iterator[Ended]:
         """Run units on the workers, with progress; `note` is shown behind the count."""
-        done = 0
-
-        def tick(running: list[Unit]) -> None:
-            lines = [last_line(unit.log) for unit in running if unit.log is not None]
-            self.progress.step(stage, done, len(units), next((line for line in lines if line), note()))
-
-        for ended in run_units(units, self.make_executor, attempts=self.settings.execution.attempts, on_wait=tick):
-            done += 1
-            yield ended
-            self.progress.step(stage, done, len(units), note())
+        attempts = self.settings.execution.attempts
+        yield from run_with_progress(
+            units, self.make_executor, progress=self.progress, stage=stage, attempts=attempts, note=note
+        )
 
 
-def last_line(path: Path | None) -> str:
+def run_with_progress(
+    units: Sequence[Unit],
+    make_executor: Callable[[], Executor],
+    *,
+    progress: Progress,
+    stage: str,
+    attempts: int = 3,
+    note: Callable[[], str] = lambda: "",
+) -> Iterator[Ended]:
+    """`run_units` with a count of those that ended, and the last line of a running unit's log or `note`."""
+    done = 0
+
+    def tick(running: list[Unit]) -> None:
+        lines = [last_line(unit.log) for unit in running if unit.log is not None]
+        progress.step(stage, done, len(units), next((line for line in lines if line), note()))
+
+    for ended in run_units(units, make_executor, attempts=attempts, on_wait=tick):
+        done += 1
+        yield ended
+        progress.step(stage, done, len(units), note())
+
+
+def last_line(path: Path) -> str:
     """Last line of a log, empty when there is none."""
-    if path is None or not path.is_file():
-        return ""
-    lines = path.read_text().splitlines()
+    lines = path.read_text().splitlines() if path.is_file() else []
     return lines[-1] if lines else ""

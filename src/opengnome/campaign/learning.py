@@ -11,10 +11,11 @@ from opengnome.campaign.execution import Ended, Unit
 from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.state import CampaignState
 from opengnome.campaign.training_set import training_table
+from opengnome.crystals import CrystalTable
 from opengnome.crystals.io import read_table, write_table
 from opengnome.crystals.replacement import replace_file
 from opengnome.errors import CampaignError, WorkFailedError
-from opengnome.models import assemble_ensemble
+from opengnome.models import Ensemble, ModelSettings, TrainingSettings, assemble_ensemble
 
 
 def open_round(context: Context, state: CampaignState, number: int) -> RoundOpened:
@@ -48,7 +49,7 @@ def open_round(context: Context, state: CampaignState, number: int) -> RoundOpen
 
 def train(context: Context, number: int, members: Sequence[int]) -> Iterator[MemberTrained]:
     """Train the named members."""
-    units = {context.layout.member(number, m): (m, _member_unit(context, number, m)) for m in members}
+    units = {context.layout.member(number, m): (m, _unit(context, number, m)) for m in members}
     for ended in context.run(f"round {number}, training", [unit for _, unit in units.values()]):
         refuse_lost(ended)
         yield MemberTrained(
@@ -59,35 +60,48 @@ def train(context: Context, number: int, members: Sequence[int]) -> Iterator[Mem
         )
 
 
-def _member_unit(context: Context, number: int, member: int) -> Unit:
-    path = context.layout.member(number, member)
+def _unit(context: Context, number: int, member: int) -> Unit:
+    return member_unit(
+        context.layout.member(number, member),
+        context.layout.training(number),
+        model=context.settings.model,
+        training=context.settings.training,
+        seed=seed_for(context.settings.seed, "member", number, member),
+    )
+
+
+def member_unit(
+    path: Path, training_path: Path, *, model: ModelSettings, training: TrainingSettings, seed: int
+) -> Unit:
+    """The work of training one network on the rows of a training file."""
     log = path.with_suffix(".log")
-    return Unit(
-        path,
-        work.train,
-        {
-            "path": path,
-            "log": log,
-            "training_path": context.layout.training(number),
-            "model": context.settings.model,
-            "training": context.settings.training,
-            "seed": seed_for(context.settings.seed, "member", number, member),
-        },
-        log=log,
+    arguments = {
+        "path": path,
+        "log": log,
+        "training_path": training_path,
+        "model": model,
+        "training": training,
+        "seed": seed,
+    }
+    return Unit(path, work.train, arguments, log=log)
+
+
+def ensemble_of(member_paths: Sequence[Path], directory: Path, table: CrystalTable) -> Ensemble:
+    """Calibrate trained members on the held-out rows of a training table (columns `target`, `held_out`)."""
+    return assemble_ensemble(
+        member_paths,
+        directory,
+        table=table,
+        targets=table.arrow["target"].to_numpy(),
+        held_out=table.arrow["held_out"].to_numpy(zero_copy_only=False),
     )
 
 
 def assemble(context: Context, state: CampaignState, number: int) -> EnsembleAssembled:
     """Calibrate the trained members together."""
-    table = read_table(context.layout.training(number))
     members = state.round(number).members
-    ensemble = assemble_ensemble(
-        [context.layout.root / members[m].path for m in sorted(members)],
-        context.layout.ensemble(number),
-        table=table,
-        targets=table.arrow["target"].to_numpy(),
-        held_out=table.arrow["held_out"].to_numpy(zero_copy_only=False),
-    )
+    paths = [context.layout.root / members[m].path for m in sorted(members)]
+    ensemble = ensemble_of(paths, context.layout.ensemble(number), read_table(context.layout.training(number)))
     metrics = {k: float(v) for k, v in ensemble.metrics.items() if isinstance(v, int | float)}
     context.progress.message(f"round {number}: ensemble ready, held-out MAE {metrics['mae']:.3f} eV/atom")
     return EnsembleAssembled(

@@ -6,15 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from opengnome.campaign import work
-from opengnome.campaign.execution import Unit, local_executor, run_units
+from opengnome.campaign.context import run_with_progress
+from opengnome.campaign.execution import Unit, local_executor
+from opengnome.campaign.learning import ensemble_of, member_unit, refuse_lost
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.seeds import seed_for
 from opengnome.crystals import CrystalTable
 from opengnome.crystals.io import read_table, write_table
 from opengnome.crystals.table import STRUCTURE_COLUMNS
 from opengnome.datasets import held_out_mask
-from opengnome.errors import SettingsError, WorkFailedError
-from opengnome.models import Ensemble, ModelSettings, TrainingSettings, assemble_ensemble
+from opengnome.errors import SettingsError
+from opengnome.models import Ensemble, ModelSettings, TrainingSettings
 from opengnome.settings import Settings
 
 
@@ -48,24 +50,9 @@ def train_ensemble(
     write_table(training_path, rows)
     units = [_unit(output, training_path, settings, seed, member) for member in range(n_members)]
 
-    def tick(running: list[Unit]) -> None:
-        notes = [log.read_text().splitlines()[-1:] for u in running if (log := u.log) is not None and log.is_file()]
-        progress.step("training", done, n_members, next((note[0] for note in notes if note), ""))
-
-    done = 0
-    for done, ended in enumerate(run_units(units, lambda: local_executor(workers), on_wait=tick), start=1):
-        if ended.lost:
-            raise WorkFailedError(
-                f"training {ended.unit.path.name}: {ended.lost}; use fewer workers or smaller batches"
-            )
-        progress.step("training", done, n_members)
-    return assemble_ensemble(
-        [unit.path for unit in units],
-        output,
-        table=rows,
-        targets=rows.arrow["target"].to_numpy(),
-        held_out=rows.arrow["held_out"].to_numpy(zero_copy_only=False),
-    )
+    for ended in run_with_progress(units, lambda: local_executor(workers), progress=progress, stage="training"):
+        refuse_lost(ended)
+    return ensemble_of([unit.path for unit in units], output, rows)
 
 
 def usable_rows(path: Path, *, column: str, max_atoms: int) -> CrystalTable:
@@ -89,13 +76,6 @@ def _unit(output: Path, training_path: Path, settings: TrainSettings, seed: int,
     content = (work.file_digest(training_path), settings.model_dump_json(), str(seed), str(member))
     key = hashlib.sha256("\x1f".join(content).encode()).hexdigest()[:16]
     path = output / "members" / f"{key}.safetensors"
-    log = path.with_suffix(".log")
-    arguments = {
-        "path": path,
-        "log": log,
-        "training_path": training_path,
-        "model": settings.model,
-        "training": settings.training,
-        "seed": seed_for(seed, "member", member),
-    }
-    return Unit(path, work.train, arguments, log=log)
+    return member_unit(
+        path, training_path, model=settings.model, training=settings.training, seed=seed_for(seed, "member", member)
+    )
