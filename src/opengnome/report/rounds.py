@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from opengnome.campaign.conversion import has_energy
 from opengnome.campaign.events import Calculated
+from opengnome.campaign.metrics import DEEP
 from opengnome.campaign.selection import ARMS, MODEL, RANDOM_FILTERED, RANDOM_UNFILTERED
 from opengnome.campaign.state import CampaignState, RoundState
 from opengnome.campaign.work import PARENTS_PREFIX
@@ -20,6 +21,7 @@ ARM_NAMES = {
 """How the arms are called on the page."""
 
 _PROPOSED = "proposed"
+_DEEP_LABEL = f"of these hits more than {1e3 * DEEP:.0f} meV/atom below it"
 _AFTER_GENERATION = ("kept", "generated", "predicted", "within_window", "lowest_per_composition", "chosen")
 
 
@@ -220,15 +222,24 @@ def _failed(summary: RoundSummary) -> str:
     return f"{summary.n_failed:,} ({listed(dict(summary.failures))})" if summary.failures else "0"
 
 
+def _deep_hits(arm: ArmSummary) -> str:
+    """Hits so deep that a known phase is probably missing from the known set."""
+    deep = arm.metrics.get("hits_initial_deep")
+    return MISSING if deep is None else count(int(deep))
+
+
 def _arm_rows(summaries: Sequence[RoundSummary], arm: str) -> list[Row]:
     def cell(of: Callable[[ArmSummary], str]) -> Callable[[RoundSummary], str]:
         return lambda s: of(s.arms[arm]) if arm in s.arms else MISSING
 
     named: tuple[tuple[str, Callable[[ArmSummary], str]], ...] = (
         ("hit rate against the initial hull", lambda a: str(a.initial)),
+        (_DEEP_LABEL, _deep_hits),
         ("hit rate against the current hull", lambda a: str(a.current)),
         ("MAE of the prediction, meV/atom", lambda a: mev(a.metrics.get("mae"))),
         ("bias of the prediction, meV/atom", lambda a: mev(a.metrics.get("bias"))),
         ("calculated inside the 95 % interval", lambda a: percent(a.metrics.get("coverage_95"))),
     )
-    return [_row(ARM_NAMES[arm], label, summaries, cell(of)) for label, of in named]
+    rows = [_row(ARM_NAMES[arm], label, summaries, cell(of)) for label, of in named]
+    # no round of an unfinished campaign, or of one from before they were counted, has deep hits: no row of dashes
+    return [row for row in rows if row.label != _DEEP_LABEL or set(row.cells) != {MISSING}]
