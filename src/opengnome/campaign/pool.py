@@ -13,8 +13,8 @@ from opengnome.crystals import Composition, CrystalTable, concatenate
 from opengnome.crystals.io import read_table, write_table
 from opengnome.hull import Hull
 
-_DUPLICATE = "duplicate"
-"""The generator's own name for a crystal that was made before."""
+_DUPLICATE, _KEPT = "duplicate", "kept"
+"""The generator's own names for crystals that were made before, and for those it gave."""
 
 
 def select_candidates(context: Context, state: CampaignState, number: int) -> Selected:
@@ -64,9 +64,9 @@ def _merge(context: Context, state: CampaignState, number: int) -> tuple[Crystal
     for shard in sorted(shards):
         totals.update(shards[shard].counts)
     first = np.sort(np.unique(np.array(table.ids), return_index=True)[1])
-    counts = dict(totals)
-    counts[_DUPLICATE] = counts.get(_DUPLICATE, 0) + len(table) - len(first)
-    return table.take(first), counts
+    n_repeated = len(table) - len(first)
+    totals.update({_DUPLICATE: n_repeated, _KEPT: -n_repeated})  # proposed stays the sum of kept and rejected
+    return table.take(first), dict(totals)
 
 
 def hull_formation_energies(hull: Hull, compositions: list[Composition]) -> np.ndarray:
