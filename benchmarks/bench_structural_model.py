@@ -1,101 +1,142 @@
-"""The structural model: training and screening throughput, and the error it reaches.
+"""The structural networks: training and screening throughput, and where screening spends its time.
 
     python benchmarks/bench_structural_model.py
-    python benchmarks/bench_structural_model.py --table mp_crystals.parquet --epochs 40
-    python benchmarks/bench_structural_model.py --table mp_crystals.parquet --crystals 400 --epochs 200
+    python benchmarks/bench_structural_model.py --table mp_crystals.parquet --crystals 2000 --threads 2
 
-With --table: crystals of 30 elements and at most 20 atoms, split by the hash of the formula. Without it:
-random cells with random targets, for throughput only. One core; rates are per second of processor time.
+Without --table: random cells without symmetry and random targets. Both configurations, on the same crystals in one
+run: crystals per second of wall time in training (graphs built before) and in screening with 10 members and 20
+volumes, the share of each stage of screening, and the largest memory. Peers: `benchmarks/peers`.
 """
 
 import argparse
-import tempfile
+import resource
 import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from opengnome.crystals import Crystal, CrystalTable
-from opengnome.datasets.splits import held_out_mask
-from opengnome.models import VOLUME_SCALES, ModelSettings, TrainingSettings, assemble_ensemble, train_member
-
-ATOMIC_NUMBERS = (
-    *(3, 11, 19, 37, 55, 12, 20, 38, 56, 13, 31, 49, 14, 32, 50, 30, 48, 21, 39, 40),  # Li ... Zr
-    *(8, 16, 34, 52, 9, 17, 35, 53, 7, 15, 33),  # O S Se Te F Cl Br I N P As
+from opengnome.crystals.io import read_table
+from opengnome.crystals.symmetry import orbits
+from opengnome.errors import InvalidCrystalError
+from opengnome.graphs import batch_of, build_store, neighbour_list, reduced_graph
+from opengnome.graphs.orbits import SYMPREC
+from opengnome.models import (
+    VOLUME_SCALES,
+    AnyModelSettings,
+    PaperSettings,
+    StructuralModel,
+    StructuralSettings,
+    make_network,
 )
-MAX_ATOMS = 20
+from opengnome.models.constants import Constants
+from opengnome.models.device import has_bfloat16
+from opengnome.models.numerics import numerics
+from opengnome.models.scan import energy_curves, scan_cutoff
+
+CONFIGURATIONS: dict[str, AnyModelSettings] = {"default": StructuralSettings(), "paper": PaperSettings()}
+MEMBERS = 10
+BATCH = 32
 
 
-def table_crystals(path: Path) -> tuple[CrystalTable, np.ndarray]:
-    import pyarrow.parquet as pq
-
-    table = CrystalTable.from_arrow(pq.read_table(path))
-    table = table.filter(table.n_atoms <= MAX_ATOMS)
-    allowed = np.isin(table.flat_atomic_numbers, ATOMIC_NUMBERS)
-    table = table.filter(np.add.reduceat(allowed, table.offsets[:-1]) == table.n_atoms)
-    return table, np.array(table.column("formation_energy_per_atom"))
-
-
-def random_crystals(n: int, rng: np.random.Generator) -> tuple[CrystalTable, np.ndarray]:
+def random_crystals(n: int, rng: np.random.Generator) -> CrystalTable:
     crystals = []
     for _ in range(n):
-        n_atoms = int(rng.integers(2, 15))
+        n_atoms = int(rng.integers(2, 19))
         lattice = (18.0 * n_atoms) ** (1 / 3) * np.eye(3)
         crystals.append(Crystal(lattice, rng.uniform(0, 1, (n_atoms, 3)), rng.integers(3, 50, n_atoms)))
-    return CrystalTable.from_crystals(crystals), rng.normal(-1.0, 1.0, n)
+    return CrystalTable.from_crystals(crystals)
 
 
-def subsample(held_out: np.ndarray, n_train: int, rng: np.random.Generator) -> np.ndarray:
-    """All held-out rows and `n_train` of the others."""
-    train = np.flatnonzero(~held_out)
-    chosen = rng.choice(train, min(n_train, len(train)), replace=False)
-    return np.sort(np.concatenate([np.flatnonzero(held_out), chosen]))
+def network(settings: AnyModelSettings, seed: int = 0) -> StructuralModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make_network(settings, Constants(17.0, -1.5, 1.0))
+
+
+def training_rate(settings: AnyModelSettings, table: CrystalTable, seconds: float, threads: int) -> float:
+    """Crystals per second of wall time, one process."""
+    graphs = build_store(table, cutoff=settings.cutoff, max_neighbours_per_atom=3000)
+    model = network(settings)
+    optimiser = torch.optim.AdamW(model.parameters(), fused=True)
+    use_bfloat16 = has_bfloat16(torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    n_seen, started = 0, 0.0
+    with numerics(threads=threads):
+        for step in range(10**6):
+            if step == 5:  # the first steps fill caches
+                n_seen, started = 0, time.perf_counter()
+            if step > 5 and time.perf_counter() - started > seconds:
+                break
+            batch = graphs.batch(rng.integers(0, len(graphs), BATCH))
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=use_bfloat16):
+                loss = model.standardised(batch).abs().mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            n_seen += BATCH
+        return n_seen / (time.perf_counter() - started)
+
+
+def screening_stages(settings: AnyModelSettings, table: CrystalTable, threads: int) -> dict[str, float]:
+    """Seconds of wall time of each stage, for all crystals of `table`."""
+    members = [network(settings, seed).eval() for seed in range(MEMBERS)]
+    cutoff = scan_cutoff(settings.cutoff, VOLUME_SCALES)
+    use_bfloat16 = has_bfloat16(torch.device("cpu"))
+    seconds = dict.fromkeys(("neighbours", "symmetry", "reduction", "networks"), 0.0)
+
+    def clock(stage: str, since: float) -> float:
+        now = time.perf_counter()
+        seconds[stage] += now - since
+        return now
+
+    with numerics(threads=threads):
+        for start in range(0, len(table), BATCH):
+            graphs = []
+            for crystal in table.slice(start, start + BATCH):
+                now = time.perf_counter()
+                neighbours = neighbour_list(crystal, cutoff, max_neighbours_per_atom=3000)
+                now = clock("neighbours", now)
+                try:
+                    orbit_of_atom = orbits(crystal, symprec=SYMPREC)
+                except InvalidCrystalError:
+                    orbit_of_atom = np.arange(crystal.n_atoms)
+                now = clock("symmetry", now)
+                graphs.append(reduced_graph(crystal.atomic_numbers, neighbours, orbit_of_atom))
+                clock("reduction", now)
+            now = time.perf_counter()
+            energy_curves(members, batch_of(graphs), VOLUME_SCALES, bfloat16=use_bfloat16)
+            clock("networks", now)
+    return seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--table", type=Path)
-    parser.add_argument("--crystals", type=int, help="train on this many (default: all, 1000 without --table)")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--members", type=int, default=2)
-    parser.add_argument("--candidates", type=int, default=100)
-    parser.add_argument("--set", nargs="*", default=[], metavar="MODEL_FIELD=VALUE", dest="overrides")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--crystals", type=int, default=500)
+    parser.add_argument("--candidates", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of training per configuration")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    rng = np.random.default_rng(options.seed)
+    rng = np.random.default_rng(0)
     if options.table:
-        table, targets = table_crystals(options.table)
+        table = read_table(options.table)
+        table = table.take(np.sort(rng.choice(len(table), options.crystals, replace=False)))
     else:
-        table, targets = random_crystals(options.crystals or 1000, rng)
-    held_out = held_out_mask(table.reduced_formulas)
-    if options.table and options.crystals:
-        rows = subsample(held_out, options.crystals, rng)
-        table, targets, held_out = table.take(rows), targets[rows], held_out[rows]
-    fields = dict(override.split("=", 1) for override in options.overrides)
-    model = ModelSettings.model_validate(fields, strict=False)
-    training = TrainingSettings(epochs=options.epochs)
-    with tempfile.TemporaryDirectory() as name:
-        paths = [Path(name) / f"{seed}.safetensors" for seed in range(options.members)]
-        for seed, path in enumerate(paths):
-            start = time.process_time()
-            report = train_member(
-                table, targets, held_out=held_out, model=model, training=training, seed=seed, path=path
-            )
-            seconds = time.process_time() - start
-            print(
-                f"member {seed}: {report.n_train} crystals, {options.epochs} epochs, "
-                f"{report.n_train * options.epochs / seconds:.0f} crystals/s, train "
-                f"{1000 * report.train_mae:.1f}, held out {1000 * (report.held_out_mae or np.nan):.1f} meV/atom"
-            )
-        ensemble = assemble_ensemble(paths, Path(name) / "ensemble", table=table, targets=targets, held_out=held_out)
-        print(f"median of {options.members}: held out {1000 * ensemble.metrics['mae']:.1f} meV/atom")
-        print(f"coverage: {ensemble.metrics.get('coverage')}")
-        for scales in ((1.0,), VOLUME_SCALES):
-            candidates = table.slice(0, options.candidates)
-            start = time.process_time()
-            ensemble.predict(candidates, volume_scales=scales)
-            rate = len(candidates) / (time.process_time() - start)
-            print(f"screening, {options.members} members x {len(scales)} volumes: {rate:.0f} candidates/s")
+        table = random_crystals(options.crystals, rng)
+    mean = float(table.n_atoms.mean())
+    print(f"{len(table)} crystals of {mean:.1f} atoms on average, {options.threads} thread(s)")
+    for name, settings in CONFIGURATIONS.items():
+        n_parameters = sum(p.numel() for p in network(settings).parameters())
+        rate = training_rate(settings, table, options.seconds, options.threads)
+        print(f"{name}: {n_parameters:,} parameters, training {rate:.0f} crystals/s, {rate * mean:.0f} atoms/s")
+        candidates = table.slice(0, options.candidates)
+        stages = screening_stages(settings, candidates, options.threads)
+        total = sum(stages.values())
+        shares = ", ".join(f"{stage} {100 * value / total:.1f} %" for stage, value in stages.items())
+        print(f"{name}: screening, {MEMBERS} members x 20 volumes: {len(candidates) / total:.1f} crystals/s ({shares})")
+    print(f"largest memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
 if __name__ == "__main__":

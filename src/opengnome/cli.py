@@ -141,10 +141,13 @@ def _report(directory: Path, system: str | None, output: Path | None) -> None:
 def train(
     table: Annotated[Path, typer.Argument(help="Parquet table of crystals with a formation-energy column.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the trained ensemble.")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="`structural`: from crystals. `compositional`: from formulas alone.")
+    ] = "structural",
     column: Annotated[
         str, typer.Option("--column", help="Column with the formation energy, eV/atom.")
     ] = "formation_energy_per_atom",
-    max_atoms: Annotated[int, typer.Option("--max-atoms", help="Leave out larger cells.", min=1)] = 20,
+    max_atoms: Annotated[int | None, typer.Option("--max-atoms", help="Leave out larger cells.", min=1)] = None,
     members: Annotated[int, typer.Option("--members", help="Networks in the ensemble.", min=2)] = 4,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the ensemble.", min=0)] = 0,
     settings: SettingsFile = None,
@@ -152,33 +155,44 @@ def train(
     workers: Annotated[int, typer.Option("--workers", "-j", help="Processes; 0 is one per core.", min=0)] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Train an ensemble of energy models on crystals with formation energies.
+    """Train an ensemble of energy models on crystals (or compositions) with formation energies.
 
-    Example: `opengnome train crystals.parquet -o model --set training.epochs=50`
+    Example: `opengnome train crystals.parquet -o model --set training.epochs=50`. Several processes or graphics
+    cards for each network: `torchrun --nproc-per-node 4 -m opengnome train crystals.parquet -o model`
     """
-    from opengnome.campaign import Progress
-    from opengnome.campaign.train import TrainSettings, train_ensemble
-    from opengnome.settings import load
+    from opengnome.campaign.train import train_any
 
-    ensemble = train_ensemble(
+    metrics = train_any(
+        kind,
         table,
         output,
         column=column,
         max_atoms=max_atoms,
         n_members=members,
         seed=seed,
-        settings=load(TrainSettings, settings, overrides),
+        settings_file=settings,
+        overrides=overrides,
         workers=workers,
-        progress=Progress(quiet=quiet),
+        quiet=quiet,
     )
-    for name, value in ensemble.metrics.items():
+    for name, value in metrics.items():
         typer.echo(f"{name}: {value}")
 
 
 @app.command()
 def predict(
-    crystals: Inputs,
-    model: Annotated[Path, typer.Option("--model", "-m", help="Directory of a trained ensemble, or of a campaign.")],
+    crystals: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files or folders: CIF, POSCAR, extxyz, Parquet.", metavar="CRYSTALS..."),
+    ] = None,
+    formulas: Annotated[
+        list[str],
+        typer.Option("--formula", help="Predict the lowest energy of a composition instead. Repeatable."),
+    ] = [],  # noqa: B006
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", help="Directory of a trained ensemble, or of a campaign; the shipped one else."),
+    ] = None,
     hull: HullTable = None,
     scan: Annotated[
         bool, typer.Option("--scan/--no-scan", help="Scan volumes from 80 to 120 %, for unrelaxed crystals.")
@@ -188,12 +202,19 @@ def predict(
 ) -> None:
     """Predict formation energies with uncertainty; one row per crystal, with the reason where there is none.
 
-    Example: `opengnome predict candidates/ --model runs/oxides -o predictions.csv`
+    Example: `opengnome predict crystal.cif`, `opengnome predict --formula Li15Si4`, or
+    `opengnome predict candidates/ --model runs/oxides -o out.csv`
     """
-    from opengnome.campaign.commands import predict_rows
+    from opengnome.campaign.commands import predict_formula_rows, predict_rows
     from opengnome.campaign.tables import emit
 
-    raise typer.Exit(emit(predict_rows(crystals, model=model, hull=hull, scan=scan), output, as_json=as_json))
+    if bool(crystals) == bool(formulas):
+        raise typer.BadParameter("give files of crystals, or formulas with --formula")
+    if formulas:
+        rows = predict_formula_rows(formulas, model=model, hull=hull)
+    else:
+        rows = predict_rows(crystals or [], model=model, hull=hull, scan=scan)
+    raise typer.Exit(emit(rows, output, as_json=as_json))
 
 
 @app.command(name="hull")

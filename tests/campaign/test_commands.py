@@ -34,7 +34,7 @@ def known_table(tmp_path_factory: pytest.TempPathFactory, rock_salt: Crystal) ->
 def model(tmp_path_factory: pytest.TempPathFactory, known_table: Path) -> Path:
     output = tmp_path_factory.mktemp("model")
     settings = TrainSettings.model_validate(
-        {"model": {"embedding": 8, "mlp_widths": [8]}, "training": {"epochs": 2, "batch_size": 4}}
+        {"model": {"width": 8, "edge_width": 8, "layers": 2}, "training": {"epochs": 2, "batch_size": 4}}
     )
     train_ensemble(
         known_table,

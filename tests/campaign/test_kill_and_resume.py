@@ -32,14 +32,17 @@ max_substitutions_per_parent = 6
 max_partial_per_parent = 3
 max_subsets_per_count = 2
 [model]
-embedding = 16
-mlp_widths = [16]
+width = 16
+edge_width = 16
+layers = 2
+cutoff = 4.0
 [training]
 epochs = 12
 [training_set]
 max_atoms = 8
 [ensemble]
 n_members = 2
+initial = "none"
 [screening]
 n_volume_scales = 20
 [rounds]

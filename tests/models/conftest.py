@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from opengnome.crystals import Crystal, CrystalTable
-from opengnome.models import Ensemble, ModelSettings, TrainingSettings, assemble_ensemble, train_member
+from opengnome.models import Ensemble, StructuralSettings, TrainingSettings, assemble_ensemble, train_member
 
-SMALL = ModelSettings(embedding=16, mlp_widths=(16,))
+SMALL = StructuralSettings(width=16, edge_width=16, layers=2, cutoff=4.0)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 
 from opengnome.crystals import Crystal, CrystalTable, concatenate, with_volume
 from opengnome.errors import CheckpointError, SettingsError
-from opengnome.graphs import build_batch
+from opengnome.graphs import batch_of, orbit_graph
 from opengnome.models import VOLUME_SCALES, Ensemble, assemble_ensemble
 
 
@@ -20,7 +20,7 @@ def explicit_curves(ensemble: Ensemble, crystals: list[Crystal], scales: tuple[f
         scaled = [with_volume(crystal, crystal.volume * scale) for crystal in crystals]
         for m, member in enumerate(ensemble.members):
             with torch.inference_mode():
-                curves[m, k] = member(build_batch(scaled, cutoff=4.0)).numpy()
+                curves[m, k] = member(batch_of([orbit_graph(c, cutoff=4.0) for c in scaled])).numpy()
     return curves
 
 

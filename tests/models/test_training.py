@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from opengnome.errors import CheckpointError, SettingsError
-from opengnome.models import ModelSettings, TrainingSettings, train_member
+from opengnome.models import StructuralSettings, TrainingSettings, train_member
 from opengnome.models.checkpoint import card_path, data_digest, load_checkpoint, read_json
-from opengnome.models.training import learning_rate
+from opengnome.models.schedule import learning_rate
 
-SMALL = ModelSettings(embedding=16, mlp_widths=(16,))
+SMALL = StructuralSettings(width=16, edge_width=16, layers=2, cutoff=4.0)
 SHORT = TrainingSettings(epochs=2, batch_size=25)
 
 
@@ -35,17 +35,17 @@ def test_training_learns(toy, tmp_path: Path):
 
 
 def test_reported_error_is_that_of_the_saved_model(toy, tmp_path: Path):
-    from opengnome.graphs import build_batch
+    from opengnome.graphs import build_store
 
     path = tmp_path / "m.safetensors"
     report = train(toy, path)
     model, card = load_checkpoint(path)
     with torch.inference_mode():
-        predicted = model(build_batch(toy.table.filter(toy.held_out), cutoff=4.0)).numpy()
+        predicted = model(build_store(toy.table.filter(toy.held_out), cutoff=4.0).batch(np.arange(50))).numpy()
     assert report.held_out_mae == pytest.approx(np.abs(predicted - toy.targets[toy.held_out]).mean(), abs=1e-6)
     assert card["metrics"]["held_out_mae"] == report.held_out_mae
     assert card["target"] == {"name": "formation_energy_per_atom", "unit": "eV/atom"}
-    assert card["data_digest"] == data_digest(toy.table, toy.targets)
+    assert card["data_digest"] == data_digest(toy.table.ids, toy.targets)
     assert card["seed"] == 0
 
 
@@ -102,7 +102,7 @@ def test_fine_tuning_starts_from_the_checkpoint(toy, tmp_path: Path):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
     assert after.constants == start.constants
     with pytest.raises(SettingsError, match="other model settings"):
-        train(toy, tmp_path / "c.safetensors", model=ModelSettings(embedding=8), initial=first)
+        train(toy, tmp_path / "c.safetensors", model=StructuralSettings(width=8), initial=first)
 
 
 def test_without_held_out_crystals(toy, tmp_path: Path):
@@ -151,7 +151,7 @@ def test_divergence_is_reported(toy, tmp_path: Path):
 def test_learning_rate_schedules():
     linear = TrainingSettings(schedule="linear", learning_rate=1.0)
     np.testing.assert_allclose([learning_rate(s, 10, linear) for s in (0, 5, 10)], [1.0, 0.5, 0.0])
-    cycle = TrainingSettings(schedule="one_cycle", learning_rate=1.0)
+    cycle = TrainingSettings(schedule="one_cycle", learning_rate=1.0, warm_up=0.1)
     rates = [learning_rate(s, 100, cycle) for s in range(100)]
     assert np.argmax(rates) in (9, 10)
     assert max(rates) == pytest.approx(1.0)

@@ -21,19 +21,22 @@ from opengnome.crystals import Composition, Crystal, CrystalTable
 from opengnome.crystals.elements import atomic_number
 from opengnome.crystals.io import ReadRow, read_crystals, read_table, write_crystals
 from opengnome.datasets import KnownSetSettings, load_known_set
-from opengnome.errors import CampaignError, MissingReferenceError
+from opengnome.errors import CampaignError, InvalidCrystalError, MissingReferenceError
 from opengnome.generation import GenerationSettings, generate
 from opengnome.hull import Hull, hull_table
-from opengnome.models import VOLUME_SCALES, Ensemble
+from opengnome.models import VOLUME_SCALES, CompositionalEnsemble, Ensemble, shipped_ensemble
 from opengnome.oracles import Calculation, OracleSettings, Status, make_oracle, read_calculation
 
 INVALID, NO_PREDICTION, NO_ENERGY = "invalid_crystal", "no_prediction", "no_energy"
 
 
-def predict_rows(paths: Sequence[Path], *, model: Path, hull: Path | None = None, scan: bool = False) -> list[Row]:
+def predict_rows(
+    paths: Sequence[Path], *, model: Path | None = None, hull: Path | None = None, scan: bool = False
+) -> list[Row]:
     """Predicted formation energies of every crystal in `paths`, in the order of reading.
 
-    With a hull also energy above it and the probability of being stable. A crystal that cannot be read, or has
+    `model` is the folder of an ensemble or of a campaign; the shipped ensemble when there is none. With a hull also
+    energy above it and the probability of being stable. A crystal that cannot be read, or has
     no graph, is a row with status and reason.
     """
     read = _read(paths)
@@ -44,6 +47,39 @@ def predict_rows(paths: Sequence[Path], *, model: Path, hull: Path | None = None
         measured_against = None if hull is None else load_hull(hull)
         rows |= _predicted(good, ensemble, measured_against, scan=scan)
     return [rows[r.id] for r in read]
+
+
+def predict_formula_rows(formulas: Sequence[str], *, model: Path | None = None, hull: Path | None = None) -> list[Row]:
+    """Predicted formation energies of the lowest-energy crystals of compositions, a row per formula.
+
+    `model` is the folder of a compositional ensemble; the shipped one when there is none.
+    """
+    rows: list[Row] = []
+    good: list[tuple[int, Composition]] = []
+    for index, formula in enumerate(formulas):
+        try:
+            good.append((index, Composition.from_formula(formula)))
+            rows.append({})
+        except InvalidCrystalError as error:
+            rows.append(failure(formula, INVALID, str(error)))
+    ensemble = CompositionalEnsemble.load(shipped_ensemble("compositional") if model is None else model)
+    prediction = ensemble.predict([composition for _, composition in good])
+    low, high = prediction.interval(0.9)
+    measured_against = None if hull is None else load_hull(hull)
+    for i, (index, composition) in enumerate(good):
+        rows[index] = {
+            "id": formulas[index],
+            "reduced_formula": composition.reduced_formula,
+            "status": OK,
+            "reason": "",
+            "formation_energy_per_atom": float(prediction.formation_energy_per_atom[i]),
+            "formation_energy_std": float(prediction.std[i]),
+            "interval_low": float(low[i]),
+            "interval_high": float(high[i]),
+        }
+        if measured_against is not None:
+            rows[index] |= _against_hull(composition, rows[index], measured_against)
+    return rows
 
 
 def hull_rows(path: Path, *, system: str | None = None) -> list[Row]:
@@ -107,8 +143,10 @@ def relax_rows(
     return [rows[r.id] for r in read]
 
 
-def load_ensemble(path: Path) -> Ensemble:
-    """An ensemble from its directory, or the latest one of a campaign."""
+def load_ensemble(path: Path | None = None) -> Ensemble:
+    """An ensemble from its directory, the latest one of a campaign, or the shipped one when there is no path."""
+    if path is None:
+        return Ensemble.load(shipped_ensemble())
     if Layout(path).journal.is_file():
         ready = [r.ensemble for _, r in sorted(read_state(path).rounds.items()) if r.ensemble is not None]
         if not ready:
@@ -172,10 +210,15 @@ def _predicted(
             "interval_low": float(low[i]),
             "interval_high": float(high[i]),
             "volume_scale": float(prediction.volume_scale[i]),
+            "warning": "; ".join(_warnings(ensemble, crystal, float(prediction.spread[i]))),
         }
         if hull is not None:
             rows[identifier] |= _against_hull(crystal.composition, rows[identifier], hull)
     return rows
+
+
+def _warnings(ensemble: Ensemble, crystal: Crystal, spread: float) -> list[str]:
+    return [] if ensemble.domain is None else ensemble.domain.warnings(crystal, spread)
 
 
 def _against_hull(composition: Composition, row: Row, hull: Hull) -> Row:

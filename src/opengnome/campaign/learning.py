@@ -14,8 +14,17 @@ from opengnome.campaign.training_set import training_table
 from opengnome.crystals import CrystalTable
 from opengnome.crystals.io import read_table, write_table
 from opengnome.crystals.replacement import replace_file
-from opengnome.errors import CampaignError, WorkFailedError
-from opengnome.models import Ensemble, ModelSettings, TrainingSettings, assemble_ensemble
+from opengnome.errors import CampaignError, SettingsError, WorkFailedError
+from opengnome.models import (
+    SHIPPED,
+    AnyModelSettings,
+    Ensemble,
+    TrainingSettings,
+    assemble_ensemble,
+    shipped_ensemble,
+)
+from opengnome.models.checkpoint import load_checkpoint
+from opengnome.models.manifest import member_paths
 
 
 def open_round(context: Context, state: CampaignState, number: int) -> RoundOpened:
@@ -67,11 +76,36 @@ def _unit(context: Context, number: int, member: int) -> Unit:
         model=context.settings.model,
         training=context.settings.training,
         seed=seed_for(context.settings.seed, "member", number, member),
+        initial=initial_member(context.settings.ensemble.initial, context.settings.model, member),
     )
 
 
+def initial_member(initial: str, model: AnyModelSettings, member: int) -> Path | None:
+    """Checkpoint from which a member starts: the shipped members in turn; None for random weights.
+
+    Raises `SettingsError` when the shipped network has other settings than `model`.
+    """
+    if initial != SHIPPED:
+        return None
+    paths = member_paths(shipped_ensemble())
+    path = paths[member % len(paths)]
+    shipped = load_checkpoint(path)[0].settings
+    if shipped != model:
+        raise SettingsError(
+            f"the shipped networks have the settings {shipped!r}, asked for is {model!r}; leave [model] out, or set "
+            'ensemble.initial = "none" to train from random weights'
+        )
+    return path
+
+
 def member_unit(
-    path: Path, training_path: Path, *, model: ModelSettings, training: TrainingSettings, seed: int
+    path: Path,
+    training_path: Path,
+    *,
+    model: AnyModelSettings,
+    training: TrainingSettings,
+    seed: int,
+    initial: Path | None = None,
 ) -> Unit:
     """The work of training one network on the rows of a training file."""
     log = path.with_suffix(".log")
@@ -82,6 +116,7 @@ def member_unit(
         "model": model,
         "training": training,
         "seed": seed,
+        "initial": initial,
     }
     return Unit(path, work.train, arguments, log=log)
 

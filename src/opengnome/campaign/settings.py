@@ -7,7 +7,7 @@ from pydantic import Field
 
 from opengnome.datasets import KnownSetSettings
 from opengnome.generation import GenerationSettings
-from opengnome.models import ModelSettings, TrainingSettings
+from opengnome.models import ModelSettings, StructuralSettings, TrainingSettings
 from opengnome.oracles import OracleSettings
 from opengnome.settings import Settings
 
@@ -48,6 +48,9 @@ class EnsembleSettings(Settings):
 
     n_members: int = Field(default=4, ge=2)
     """Networks that differ in their seed only; the paper has 10."""
+    initial: Literal["shipped", "none"] = "none"
+    """Where a member's weights start in every round: `shipped` fine-tunes the members of the shipped ensemble, whose
+    network settings `model` must then have; `none` trains from random weights."""
 
 
 class ScreeningSettings(Settings):
@@ -109,7 +112,7 @@ class CampaignSettings(Settings):
     parents: ParentSettings = ParentSettings()
     generation: GenerationSettings = GenerationSettings()
     training_set: TrainingSetSettings = TrainingSetSettings()
-    model: ModelSettings = ModelSettings()
+    model: ModelSettings = StructuralSettings()
     training: TrainingSettings = TrainingSettings()
     ensemble: EnsembleSettings = EnsembleSettings()
     screening: ScreeningSettings = ScreeningSettings()

@@ -1,7 +1,10 @@
 """Training an ensemble outside a campaign: the function behind `opengnome train`."""
 
 import hashlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,20 +14,55 @@ from opengnome.campaign.execution import Unit, local_executor
 from opengnome.campaign.learning import ensemble_of, member_unit, refuse_lost
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.seeds import seed_for
+from opengnome.campaign.train_compositional import CompositionalTrainSettings, train_compositional_ensemble
 from opengnome.crystals import CrystalTable
 from opengnome.crystals.io import read_table, write_table
 from opengnome.crystals.table import STRUCTURE_COLUMNS
 from opengnome.datasets import held_out_mask
 from opengnome.errors import SettingsError
-from opengnome.models import Ensemble, ModelSettings, TrainingSettings
-from opengnome.settings import Settings
+from opengnome.graphs import cached_store
+from opengnome.models import AnyModelSettings, Ensemble, ModelSettings, StructuralSettings, TrainingSettings
+from opengnome.models.processes import Processes, join_processes
+from opengnome.settings import Settings, load
 
 
 class TrainSettings(Settings):
     """Network and training, as in a campaign."""
 
-    model: ModelSettings = ModelSettings()
+    model: ModelSettings = StructuralSettings()
     training: TrainingSettings = TrainingSettings()
+
+
+KINDS = ("structural", "compositional")
+
+
+def train_any(
+    kind: str,
+    table_path: Path,
+    output: Path,
+    *,
+    column: str,
+    max_atoms: int | None,
+    n_members: int,
+    seed: int,
+    settings_file: Path | None,
+    overrides: Sequence[str],
+    workers: int,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Train an ensemble of a kind and return its metrics; raises `SettingsError` for an unknown kind."""
+    if kind not in KINDS:
+        raise SettingsError(f"{kind!r} is not a kind of model; it is one of {', '.join(KINDS)}")
+    common: dict[str, Any] = {"column": column, "n_members": n_members, "seed": seed, "workers": workers}
+    progress = Progress(quiet=quiet)
+    if kind == "structural":
+        settings = load(TrainSettings, settings_file, overrides)
+        ensemble = train_ensemble(
+            table_path, output, max_atoms=max_atoms, settings=settings, progress=progress, **common
+        )
+        return ensemble.metrics
+    compositional = load(CompositionalTrainSettings, settings_file, overrides)
+    return train_compositional_ensemble(table_path, output, settings=compositional, progress=progress, **common).metrics
 
 
 def train_ensemble(
@@ -32,7 +70,7 @@ def train_ensemble(
     output: Path,
     *,
     column: str,
-    max_atoms: int,
+    max_atoms: int | None = None,
     n_members: int,
     seed: int,
     settings: TrainSettings,
@@ -41,21 +79,53 @@ def train_ensemble(
 ) -> Ensemble:
     """Train `n_members` networks on a table and calibrate them on the held-out compositions.
 
-    Killed and started again, members that are finished are kept. Raises `SettingsError` when the column is
-    missing or nothing is left to train on.
+    Killed and started again, members that are finished are kept, and one that was in training goes on from its last
+    saved state. Members are trained beside each other by `workers` processes; started by torchrun, one after the
+    other by all its processes together. Raises `SettingsError` when the column is missing or nothing is left to
+    train on.
     """
+    processes = join_processes()
     rows = usable_rows(table_path, column=column, max_atoms=max_atoms)
     training_path = output / "training.parquet"
-    output.mkdir(parents=True, exist_ok=True)
-    write_table(training_path, rows)
+    if processes.is_first:
+        output.mkdir(parents=True, exist_ok=True)
+        write_table(training_path, rows)
+        _build_graphs(rows, output, settings.model, workers, progress)
+    processes.wait()
     units = [_unit(output, training_path, settings, seed, member) for member in range(n_members)]
+    if processes.size > 1:
+        _train_together(units, processes, progress)
+    else:
+        for ended in run_with_progress(units, lambda: local_executor(workers), progress=progress, stage="training"):
+            refuse_lost(ended)
+    if processes.is_first:
+        ensemble = ensemble_of([unit.path for unit in units], output, rows)
+    processes.wait()
+    return ensemble if processes.is_first else Ensemble.load(output)
 
-    for ended in run_with_progress(units, lambda: local_executor(workers), progress=progress, stage="training"):
-        refuse_lost(ended)
-    return ensemble_of([unit.path for unit in units], output, rows)
+
+def _build_graphs(rows: CrystalTable, output: Path, model: AnyModelSettings, workers: int, progress: Progress) -> None:
+    """Leave the graphs on disk, where every member and process finds them (`work.train`)."""
+    cached_store(
+        rows,
+        output,
+        cutoff=model.cutoff,
+        max_neighbours_per_atom=model.max_neighbours_per_atom,
+        workers=workers or os.cpu_count() or 1,
+        progress=progress.message,
+    )
 
 
-def usable_rows(path: Path, *, column: str, max_atoms: int) -> CrystalTable:
+def _train_together(units: Sequence[Unit], processes: Processes, progress: Progress) -> None:
+    for number, unit in enumerate(units):
+        if not unit.path.exists():
+            if processes.is_first:
+                progress.message(f"member {number + 1} of {len(units)}, {processes.size} processes, log {unit.log}")
+            unit.function(**unit.arguments)
+        processes.wait()
+
+
+def usable_rows(path: Path, *, column: str, max_atoms: int | None = None) -> CrystalTable:
     """Rows of a table that can be trained on, with `target` (eV/atom) and `held_out` columns."""
     table = read_table(path)
     if column not in table.column_names:
@@ -63,9 +133,10 @@ def usable_rows(path: Path, *, column: str, max_atoms: int) -> CrystalTable:
             f"{path} has no column {column!r}; its columns are {table.column_names}. Name one with --column"
         )
     targets = np.array([np.nan if value is None else value for value in table.column(column)], dtype=float)
-    usable = np.isfinite(targets) & (table.n_atoms <= max_atoms)
+    usable = np.isfinite(targets) & (True if max_atoms is None else table.n_atoms <= max_atoms)
     if not usable.any():
-        raise SettingsError(f"{path}: no crystal of at most {max_atoms} atoms has a value in {column!r}")
+        small = "" if max_atoms is None else f" of at most {max_atoms} atoms"
+        raise SettingsError(f"{path}: no crystal{small} has a value in {column!r}")
     rows = CrystalTable(table.filter(usable).arrow.select(list(STRUCTURE_COLUMNS)))
     rows = rows.with_column("target", targets[usable])
     return rows.with_column("held_out", held_out_mask(rows.reduced_formulas))

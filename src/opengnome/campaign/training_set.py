@@ -15,7 +15,7 @@ from opengnome.datasets import EMBEDDED, KnownSet, held_out_mask, load_embedded_
 from opengnome.errors import InvalidCrystalError
 from opengnome.graphs import neighbour_list
 from opengnome.hull import Hull
-from opengnome.models import ModelSettings
+from opengnome.models import AnyModelSettings
 
 TrainingRow = tuple[str, Crystal, float]
 """Id, crystal, formation energy in eV/atom."""
@@ -92,7 +92,7 @@ def calculation_rows(knowledge: Knowledge, calculated: Calculated, alignment: Al
     return rows
 
 
-def has_graph(crystal: Crystal, model: ModelSettings) -> bool:
+def has_graph(crystal: Crystal, model: AnyModelSettings) -> bool:
     """Whether the network can be trained on a crystal: one that is too dense would stop the whole training."""
     try:
         neighbour_list(crystal, model.cutoff, max_neighbours_per_atom=model.max_neighbours_per_atom)

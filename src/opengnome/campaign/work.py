@@ -7,12 +7,22 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from opengnome.campaign.settings import ScreeningSettings
-from opengnome.crystals import Crystal, CrystalTable, digest
+from opengnome.crystals import Composition, Crystal, CrystalTable, digest
 from opengnome.crystals.io import read_table, write_table
 from opengnome.generation import GenerationSettings, generate
-from opengnome.models import Ensemble, ModelSettings, TrainingSettings, train_member
+from opengnome.graphs import cached_store
+from opengnome.models import (
+    AnyModelSettings,
+    CompositionalSettings,
+    Ensemble,
+    TrainingSettings,
+    train_compositional_member,
+    train_member,
+)
+from opengnome.models.processes import Processes
 from opengnome.oracles import Oracle, OracleSettings, make_oracle, write_calculation
 
 PARENTS_PREFIX = "parents: "
@@ -43,9 +53,10 @@ def train(
     path: Path,
     log: Path,
     training_path: Path,
-    model: ModelSettings,
+    model: AnyModelSettings,
     training: TrainingSettings,
     seed: int,
+    initial: Path | None = None,
 ) -> None:
     """Train one network on the rows of a training file; the file is its checkpoint."""
     _one_thread()
@@ -54,6 +65,37 @@ def train(
         table,
         np.array(table.column("target"), dtype=float),
         held_out=np.array(table.column("held_out"), dtype=bool),
+        model=model,
+        training=training,
+        seed=seed,
+        path=path,
+        progress=_line_writer(log) if Processes.current().is_first else None,
+        initial=initial,
+        graphs=cached_store(
+            table,
+            training_path.parent,
+            cutoff=model.cutoff,
+            max_neighbours_per_atom=model.max_neighbours_per_atom,
+        ),
+    )
+
+
+def train_compositional(
+    *,
+    path: Path,
+    log: Path,
+    training_path: Path,
+    model: CompositionalSettings,
+    training: TrainingSettings,
+    seed: int,
+) -> None:
+    """Train one compositional network on the rows of a training file; the file is its checkpoint."""
+    _one_thread()
+    table = pq.read_table(training_path)
+    train_compositional_member(
+        [Composition.from_formula(formula) for formula in table["formula"].to_pylist()],
+        table["target"].to_numpy(),
+        held_out=table["held_out"].to_numpy(zero_copy_only=False),
         model=model,
         training=training,
         seed=seed,

@@ -60,6 +60,14 @@ def symmetry_dataset(crystal: Crystal, *, symprec: float = SYMPREC) -> SymmetryD
     )
 
 
+def orbits(crystal: Crystal, *, symprec: float = SYMPREC) -> np.ndarray:
+    """Atom i is equivalent to atom orbits[i], the first of its orbit; shape (n_atoms,).
+
+    As `SymmetryDataset.orbits`, without the cost of the rest. Raises as `symmetry_dataset`.
+    """
+    return np.array(_moyo(crystal, symprec).orbits, dtype=np.int64)
+
+
 def space_group_number(crystal: Crystal, *, symprec: float = SYMPREC) -> int:
     """Space-group number, 1..230; raises as `symmetry_dataset`."""
     return _moyo(crystal, symprec).number

@@ -7,28 +7,36 @@ last, so a new checkpoint whose weights exist is complete.
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from opengnome.crystals import CrystalTable
 from opengnome.crystals.replacement import replace_file
 from opengnome.errors import CheckpointError
-from opengnome.models.structural import Constants, ModelSettings, StructuralModel
+from opengnome.models.constants import Constants
+from opengnome.models.energy_network import EnergyNetwork
+from opengnome.models.network import AnyNetworkSettings, NetworkSettings, make_network
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TARGET_NAME = "formation_energy_per_atom"
-_KIND = "opengnome structural model"
+_KIND = "opengnome energy network"
+_SETTINGS: TypeAdapter[AnyNetworkSettings] = TypeAdapter(NetworkSettings)
 
 
-def save_checkpoint(path: Path, model: StructuralModel, *, card: Mapping[str, Any]) -> None:
-    """Write `model` to `path` (.safetensors) and `card` with the settings and units beside it (.json)."""
+def save_checkpoint(
+    path: Path, model: EnergyNetwork, *, card: Mapping[str, Any], dtype: torch.dtype = torch.float32
+) -> None:
+    """Write `model` to `path` (.safetensors) and `card` with the settings and units beside it (.json).
+
+    `dtype` is that of the numbers in the file; a network read back computes in float32 whatever it is.
+    """
     constants = model.constants
     content = {
         "format_version": FORMAT_VERSION,
@@ -45,13 +53,13 @@ def save_checkpoint(path: Path, model: StructuralModel, *, card: Mapping[str, An
     }
     write_json(card_path(path), content)
     # last: whoever sees the weights finds the card, also after a kill between the two
-    write_bytes(path, save({k: v.contiguous() for k, v in model.state_dict().items()}))
+    write_bytes(path, save({k: v.to(dtype).contiguous() for k, v in model.state_dict().items()}))
 
 
-def load_checkpoint(path: Path) -> tuple[StructuralModel, dict[str, Any]]:
+def load_checkpoint(path: Path) -> tuple[EnergyNetwork, dict[str, Any]]:
     """The model in evaluation mode and its card.
 
-    Raises `CheckpointError` when a file is missing or damaged, or the format is not version 1.
+    Raises `CheckpointError` when a file is missing or damaged, or the format is another version.
     """
     card = read_json(card_path(path))
     if card.get("format_version") != FORMAT_VERSION or card.get("kind") != _KIND:
@@ -60,12 +68,12 @@ def load_checkpoint(path: Path) -> tuple[StructuralModel, dict[str, Any]]:
             f"version reads {_KIND!r} of format {FORMAT_VERSION}; train again"
         )
     try:
-        settings = ModelSettings.model_validate(card["settings"])
+        settings = _SETTINGS.validate_python(card["settings"])
         constants = Constants(**card["constants"])
     except (KeyError, TypeError, ValidationError) as error:
         raise CheckpointError(f"{card_path(path)} is damaged: {error}") from error
     with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten
-        model = StructuralModel(settings, constants)
+        model = make_network(settings, constants)
     try:
         model.load_state_dict(load(read_bytes(path)))
     except (SafetensorError, RuntimeError) as error:
@@ -73,10 +81,21 @@ def load_checkpoint(path: Path) -> tuple[StructuralModel, dict[str, Any]]:
     return model.eval(), card
 
 
-def data_digest(table: CrystalTable, targets: np.ndarray) -> str:
-    """SHA-256 of the ids and targets of a training table: the name of the data."""
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copy weights and card; raises `CheckpointError` when it cannot be done."""
+    if source.resolve() == target.resolve():
+        return
+    try:
+        shutil.copyfile(card_path(source), card_path(target))
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise CheckpointError(f"cannot copy the member {source}: {error.strerror}") from None
+
+
+def data_digest(ids: Sequence[str], targets: np.ndarray) -> str:
+    """SHA-256 of the ids and targets of training data: the name of the data."""
     content = hashlib.sha256()
-    for identifier in table.ids:
+    for identifier in ids:
         content.update(identifier.encode() + b"\0")
     content.update(np.ascontiguousarray(targets, dtype="<f8").tobytes())
     return content.hexdigest()

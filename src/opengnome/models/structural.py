@@ -1,27 +1,27 @@
-"""The structural energy model: a graph network from a crystal to its formation energy per atom.
+"""The structural network that is used by default: distances and elements to formation energy per atom.
 
-The network of Merchant et al., "Scaling deep learning for materials discovery", Nature 624, 80 (2023),
-doi:10.1038/s41586-023-06735-9, with the details of the released code. One block updates
+Message passing within the family of the paper's network (doi:10.1038/s41586-023-06735-9), changed where it
+paid (`docs/models.md` has the search and its numbers). One layer updates
 
-    e' = MLP_e[e, v_sender, v_receiver, u]                              edges
-    v' = MLP_v[v, sum of sent e' / z, sum of received e' / z, u]        nodes
-    u' = MLP_u[mean of v', sum of e' / (z n), u]                        globals
+    m' = swish(A h_i + B h_j + C b(d) + D m)                            messages, one per edge
+    h' = h + MLP[h, O sum of count f(d) m' / z]                         nodes
+
+and the energy per atom is the mean of MLP(h) over the atoms.
 
 | symbol | variable | what |
 | --- | --- | --- |
-| e, v, u | `edges`, `nodes`, `globals_` | edge, node and global features |
+| h, m | `nodes`, `messages` | features of orbits of atoms, and of edges |
+| b, f | `basis`, `envelope` | Gaussian features of the distance; a cosine that falls to zero at the cutoff |
 | z | `mean_neighbours` | mean number of neighbours in the training set |
-| n | `node_counts` | atoms of the crystal |
 
-``steps`` blocks; the last MLP_u ends in width 1. Linear layers that meet without a nonlinearity between
-them are multiplied first (`LinearImage`): the same function with a fifth of the multiplications per edge.
-
-The one difference from the paper is that e' fades to zero at the cutoff in both sums; ``smooth_cutoff =
-false`` turns it off.
+Against the paper's network: residual nodes, messages that fade at the cutoff (the energy is continuous in the
+positions), no global vector (the mean over atoms of a node readout takes its place, and the energy is exactly
+extensive), a larger cutoff, and edge networks of one layer: the product with the last layer of the message is
+taken after the sum, so an edge costs two small matrix products.
 """
 
-from dataclasses import dataclass
-from itertools import pairwise
+import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
@@ -29,221 +29,109 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from opengnome.crystals.elements import MAX_ATOMIC_NUMBER
-from opengnome.graphs import GraphBatch, distances, gaussian_features, segment_mean, segment_sum
-from opengnome.graphs.features import N_GAUSSIANS
+from opengnome.graphs import OrbitBatch, segment_sum
 from opengnome.graphs.neighbours import MAX_NEIGHBOURS_PER_ATOM
+from opengnome.models.constants import Constants
+from opengnome.models.energy_network import EnergyNetwork
 from opengnome.settings import Settings
 
-_HIDDEN_GAIN = 2.75**0.5
-"""Gain of the orthogonal initialisation of hidden layers (keeps the variance through swish)."""
+_FIRST_CENTRE = 0.8
+"""First centre of the basis, A; only hydrogen molecules are shorter."""
+_SMALLEST_EXPONENT = -27.0
+"""Features below the exponential of this, 2e-12, are zero: denormal numbers make matrix products slower."""
 
 
-class ModelSettings(Settings):
-    """Size and form of the structural network."""
+class StructuralSettings(Settings):
+    """Size and form of the default structural network."""
 
-    embedding: int = Field(default=64, ge=1)
-    """Width of node, edge and global features; the paper has 256."""
-    mlp_widths: tuple[int, ...] = Field(default=(64,), min_length=1)
-    """Widths of the hidden layers of every MLP; the paper says only that they are shallow."""
-    steps: int = Field(default=3, ge=1)
-    """Number of blocks, the readout block included."""
-    cutoff: float = Field(default=4.0, gt=0)
+    configuration: Literal["default"] = "default"
+    """Names this network in a settings file."""
+    width: int = Field(default=128, ge=1)
+    """Features of a node."""
+    edge_width: int = Field(default=128, ge=1)
+    """Features of a message."""
+    layers: int = Field(default=5, ge=1)
+    """Steps of message passing."""
+    n_basis: int = Field(default=32, ge=2)
+    """Gaussians on the distance."""
+    cutoff: float = Field(default=4.0, gt=_FIRST_CENTRE)
     """Atoms closer than this (A) are joined by an edge."""
-    residual: bool = False
-    """Add the input of a block to its output. The paper does not, and it did not lower the held-out error."""
-    smooth_cutoff: bool = True
-    """Let messages fade to zero at the cutoff, so that the energy is continuous in the positions. The paper
-    does not; on 4,345 (350) crystals the held-out error is 57 (188) meV/atom with it, 65 (238) without."""
     max_neighbours_per_atom: float = Field(default=MAX_NEIGHBOURS_PER_ATOM, gt=0)
     """Crystals with more neighbours per atom than this get no prediction."""
 
 
-@dataclass(frozen=True)
-class Constants:
-    """Numbers taken from the training set and kept in the checkpoint."""
+class GaussianBasis(nn.Module):
+    """``exp(-(d - r)^2 / 2 s^2)`` at evenly spaced r up to the cutoff, s their spacing; (n,) -> (n, n_basis)."""
 
-    mean_neighbours: float
-    """Mean number of edges per atom; messages are divided by it."""
-    shift: float
-    """Mean of the training targets, eV/atom."""
-    scale: float
-    """Standard deviation of the training targets, eV/atom."""
+    centres: Tensor
 
-
-class Swish(nn.Module):
-    """``x * sigmoid(beta * x)`` with one learned beta per feature, initially 1."""
-
-    def __init__(self, n_features: int) -> None:
+    def __init__(self, n_basis: int, cutoff: float) -> None:
         super().__init__()
-        self.beta = nn.Parameter(torch.ones(n_features))
+        self.width = (cutoff - _FIRST_CENTRE) / (n_basis - 1)
+        self.register_buffer("centres", torch.linspace(_FIRST_CENTRE, cutoff, n_basis), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.beta * x)
+    def forward(self, distances: Tensor) -> Tensor:
+        exponents = -0.5 * ((distances[:, None] - self.centres) / self.width) ** 2
+        # an exponential that underflows takes six times as long as one that does not
+        features = torch.exp(exponents.clamp(min=_SMALLEST_EXPONENT))
+        return torch.where(exponents > _SMALLEST_EXPONENT, features, 0.0)
 
 
-class Perceptron(nn.Module):
-    """Linear layers with swish between them; none after the last."""
+class Layer(nn.Module):
+    """One step of message passing."""
 
-    def __init__(self, n_inputs: int, hidden_widths: tuple[int, ...], n_outputs: int) -> None:
+    def __init__(self, settings: StructuralSettings, *, first: bool) -> None:
         super().__init__()
-        widths = (n_inputs, *hidden_widths)
-        layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
-        self.hidden = nn.ModuleList(layers)
-        self.swish = nn.ModuleList(Swish(width) for width in hidden_widths)
-        self.last = nn.Linear(widths[-1], n_outputs)
-        for layer in layers:
-            nn.init.orthogonal_(layer.weight, gain=_HIDDEN_GAIN)
-            nn.init.zeros_(layer.bias)
-        _fan_in_normal(self.last)
-
-    @property
-    def first(self) -> nn.Linear:
-        layer = self.hidden[0]
-        assert isinstance(layer, nn.Linear)
-        return layer
-
-    def after_first(self, x: Tensor) -> Tensor:
-        """Last hidden activations from the output of the first linear layer."""
-        x = self.swish[0](x)
-        for layer, swish in zip(self.hidden[1:], self.swish[1:], strict=True):
-            x = swish(layer(x))
-        return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.after_first(self.first(x)))
-
-
-@dataclass(frozen=True)
-class LinearImage:
-    """Edge features ``values @ weight.T + bias`` that are not multiplied out.
-
-    What follows is linear (the next layer, a sum over edges), so the product is taken with the small
-    matrices or after the sum, never once per edge.
-    """
-
-    values: Tensor  # (n_edges, n_hidden)
-    weight: Tensor  # (embedding, n_hidden)
-    bias: Tensor  # (embedding,)
-
-
-class Block(nn.Module):
-    """One step of message passing: edges, then nodes, then globals."""
-
-    def __init__(self, settings: ModelSettings, *, n_outputs: int) -> None:
-        super().__init__()
-        width, hidden = settings.embedding, settings.mlp_widths
-        self.residual = settings.residual
-        self.edge_mlp = Perceptron(4 * width, hidden, width)
-        self.node_mlp = Perceptron(4 * width, hidden, width)
-        self.global_mlp = Perceptron(3 * width, hidden, n_outputs)
+        width, edge_width = settings.width, settings.edge_width
+        self.of_nodes = nn.Linear(width, 2 * edge_width)  # A and B
+        self.of_distances = nn.Linear(settings.n_basis, edge_width, bias=False)  # C
+        self.of_messages = None if first else nn.Linear(edge_width, edge_width, bias=False)  # D
+        self.out = nn.Linear(edge_width, width)  # O
+        self.update = _perceptron(2 * width, 2 * width, width)
 
     def forward(
-        self,
-        graphs: GraphBatch,
-        edges: tuple[LinearImage, ...],
-        nodes: Tensor,
-        globals_: Tensor,
-        *,
-        edge_weights: Tensor | None,
-        mean_neighbours: Tensor,
-    ) -> tuple[tuple[LinearImage, ...], Tensor, Tensor]:
-        """Updated edges (a sum of linear images), nodes (n_nodes, w) and globals (n_graphs, w or 1)."""
-        hidden = self.edge_mlp.after_first(self._first_edge_layer(graphs, edges, nodes, globals_))
-        last = self.edge_mlp.last
-        messages = LinearImage(hidden, last.weight, last.bias)
-        sent = _aggregate(messages, graphs.senders, graphs.n_nodes, edge_weights) / mean_neighbours
-        received = _aggregate(messages, graphs.receivers, graphs.n_nodes, edge_weights) / mean_neighbours
-        update = self.node_mlp(torch.cat([nodes, sent, received, globals_[graphs.graph_of_node]], dim=1))
-        new_nodes = nodes + update if self.residual else update
-        mean_nodes = segment_mean(new_nodes, graphs.graph_of_node, graphs.n_graphs)
-        mean_edges = segment_mean(sent, graphs.graph_of_node, graphs.n_graphs)
-        update = self.global_mlp(torch.cat([mean_nodes, mean_edges, globals_], dim=1))
-        keep_global = self.residual and update.shape == globals_.shape
-        new_globals = globals_ + update if keep_global else update
-        return (*edges, messages) if self.residual else (messages,), new_nodes, new_globals
-
-    def _first_edge_layer(
-        self, graphs: GraphBatch, edges: tuple[LinearImage, ...], nodes: Tensor, globals_: Tensor
-    ) -> Tensor:
-        """``W [e, v_sender, v_receiver, u] + b`` with each product taken where it is cheapest."""
-        first = self.edge_mlp.first
-        w_edge, w_sender, w_receiver, w_global = first.weight.chunk(4, dim=1)
-        bias = first.bias + sum(F.linear(image.bias, w_edge) for image in edges)
-        per_graph = F.linear(globals_, w_global, bias)  # (n_graphs, hidden)
-        of_sender = F.linear(nodes, w_sender) + per_graph[graphs.graph_of_node]  # (n_nodes, hidden)
-        of_receiver = F.linear(nodes, w_receiver)
-        out = of_sender[graphs.senders] + of_receiver[graphs.receivers]  # (n_edges, hidden)
-        for image in edges:
-            out = out + F.linear(image.values, w_edge @ image.weight)
-        return out
+        self, graphs: OrbitBatch, nodes: Tensor, messages: Tensor | None, basis: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """New nodes (n_nodes, width) and messages (n_edges, edge_width); `weights` (n_edges, 1) go into the sum."""
+        of_senders, of_receivers = self.of_nodes(nodes).chunk(2, dim=1)
+        hidden = of_senders.index_select(0, graphs.senders) + of_receivers.index_select(0, graphs.receivers)
+        hidden = torch.addmm(hidden, basis, self.of_distances.weight.T)
+        if self.of_messages is not None and messages is not None:
+            hidden = torch.addmm(hidden, messages, self.of_messages.weight.T)
+        messages = F.silu(hidden)
+        # sums are taken in full precision
+        total = segment_sum(messages.float() * weights, graphs.senders, graphs.n_nodes)
+        update = self.update(torch.cat([nodes, self.out(total)], dim=1))
+        return nodes + update.float(), messages
 
 
-class StructuralModel(nn.Module):
-    """Formation energy per atom of every crystal of a batch.
+class StructuralNetwork(EnergyNetwork):
+    """Formation energy per atom of every crystal of a batch of graphs."""
 
-    Weights are drawn from torch's global generator: fork and seed it around the constructor, or load a
-    checkpoint.
-    """
-
-    mean_neighbours: Tensor
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, settings: ModelSettings, constants: Constants) -> None:
-        super().__init__()
+    def __init__(self, settings: StructuralSettings, constants: Constants) -> None:
+        super().__init__(constants)
         self.settings = settings
-        width = settings.embedding
-        self.node_embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, width)
-        self.edge_embedding = nn.Linear(N_GAUSSIANS, width)
-        self.global_embedding = nn.Parameter(torch.zeros(width))  # a linear layer on the input zero
-        self.blocks = nn.ModuleList(
-            Block(settings, n_outputs=1 if step == settings.steps - 1 else width) for step in range(settings.steps)
-        )
-        _fan_in_normal(self.edge_embedding)
-        for name in ("mean_neighbours", "shift", "scale"):
-            self.register_buffer(name, torch.tensor(getattr(constants, name), dtype=torch.float32))
+        self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, settings.width)
+        self.basis = GaussianBasis(settings.n_basis, settings.cutoff)
+        self.layers = nn.ModuleList(Layer(settings, first=step == 0) for step in range(settings.layers))
+        self.readout = _perceptron(settings.width, settings.width, 1)
 
-    @property
-    def constants(self) -> Constants:
-        return Constants(float(self.mean_neighbours), float(self.shift), float(self.scale))
-
-    def forward(self, graphs: GraphBatch) -> Tensor:
-        """Formation energies, shape (n_graphs,), eV/atom."""
-        return self.scale * self.standardised(graphs) + self.shift
-
-    def standardised(self, graphs: GraphBatch) -> Tensor:
+    def standardised(self, graphs: OrbitBatch) -> Tensor:
         """``(formation energy per atom - shift) / scale``, shape (n_graphs,)."""
-        lengths = distances(graphs).to(self.scale.dtype)
-        embedding = self.edge_embedding
-        edges = (LinearImage(gaussian_features(lengths), embedding.weight, embedding.bias),)
-        nodes = self.node_embedding(graphs.atomic_numbers)
-        globals_ = self.global_embedding.expand(graphs.n_graphs, -1)
-        edge_weights = _envelope(lengths, self.settings.cutoff) if self.settings.smooth_cutoff else None
-        for block in self.blocks:
-            edges, nodes, globals_ = block(
-                graphs,
-                edges,
-                nodes,
-                globals_,
-                edge_weights=edge_weights,
-                mean_neighbours=self.mean_neighbours,
-            )
-        return globals_.squeeze(-1)
+        weights = (envelope(graphs.distances, self.settings.cutoff) * graphs.counts / self.mean_neighbours)[:, None]
+        basis = self.basis(graphs.distances)
+        nodes, messages = self.embedding(graphs.atomic_numbers), None
+        for layer in self.layers:
+            nodes, messages = layer(graphs, nodes, messages, basis, weights)
+        with torch.autocast(nodes.device.type, enabled=False):  # rounding the energies would cost several meV/atom
+            energies = self.readout(nodes.float()).squeeze(-1)  # of one atom of each orbit
+        return segment_sum(energies * graphs.shares, graphs.graph_of_node, graphs.n_graphs)
 
 
-def _aggregate(messages: LinearImage, index: Tensor, n_nodes: int, edge_weights: Tensor | None) -> Tensor:
-    """Sum of the messages of each node, (n_nodes, embedding): summed first, multiplied after."""
-    values = messages.values if edge_weights is None else messages.values * edge_weights[:, None]
-    ones = values.new_ones(len(values)) if edge_weights is None else edge_weights
-    counts = segment_sum(ones.to(values.dtype), index, n_nodes)
-    return F.linear(segment_sum(values, index, n_nodes), messages.weight) + counts[:, None] * messages.bias
+def envelope(distances: Tensor, cutoff: float) -> Tensor:
+    """Cosine that falls from one at distance zero to zero, with zero slope, at the cutoff; shape as given."""
+    return 0.5 * (torch.cos(math.pi * distances / cutoff) + 1.0)
 
 
-def _envelope(lengths: Tensor, cutoff: float) -> Tensor:
-    """Cosine that falls from one at distance zero to zero at the cutoff."""
-    return 0.5 * (torch.cos(torch.pi * lengths / cutoff) + 1.0)
-
-
-def _fan_in_normal(layer: nn.Linear) -> None:
-    nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-    nn.init.zeros_(layer.bias)
+def _perceptron(n_inputs: int, n_hidden: int, n_outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(n_inputs, n_hidden), nn.SiLU(), nn.Linear(n_hidden, n_outputs))

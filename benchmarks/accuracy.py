@@ -1,0 +1,131 @@
+"""Accuracy of the structural network on real data: train members one by one, then judge them together.
+
+    python benchmarks/accuracy.py mp2018 --data DATA --output runs/mp2018 --member 0 --set training.epochs=100
+    python benchmarks/accuracy.py mp2018 --data DATA --output runs/mp2018 --judge
+    python benchmarks/accuracy.py gnome  --data DATA --output runs/gnome  --member 0
+    python benchmarks/accuracy.py mp     --data DATA --output runs/mp     --member 0
+
+`mp2018`: trained on the 44,787 crystals of the MEGNet training split that have structures, judged on the 3,679 of its
+validation split. `gnome`: GNoME crystals, hash split by formula. `mp`: all of the Materials Project table, hash
+split by formula (the models that are shipped). DATA is the folder with the tables. A member that was killed goes on
+where it was when the same command is run again; `--judge` prints one JSON object with the errors of the members and
+of the median of all that are finished.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from opengnome.campaign.train import TrainSettings
+from opengnome.crystals import CrystalTable
+from opengnome.crystals.io import read_table
+from opengnome.datasets import held_out_mask
+from opengnome.graphs import cached_store
+from opengnome.models import Ensemble, assemble_ensemble, train_member
+from opengnome.settings import load
+
+FILES = {"mp2018": "mp_crystals.parquet", "gnome": "gnome_pbe.parquet", "mp": "mp_crystals.parquet"}
+TARGET = "formation_energy_per_atom"
+
+
+def split(name: str, data: Path) -> tuple[CrystalTable, np.ndarray, np.ndarray]:
+    """Crystals, formation energies (eV/atom) and the mask of those that are held out."""
+    table = read_table(data / FILES[name])
+    if name == "mp2018":
+        part = np.array([value or "" for value in table.column("megnet_split")])
+        table, held_out = table.filter(part != ""), part[part != ""] == "val"
+    else:
+        held_out = held_out_mask(table.reduced_formulas)
+    return table, np.array(table.column(TARGET), dtype=float), held_out
+
+
+def without_large_cells(
+    table: CrystalTable, targets: np.ndarray, held_out: np.ndarray, max_atoms: int | None
+) -> tuple[CrystalTable, np.ndarray, np.ndarray]:
+    """Training crystals with at most `max_atoms` atoms; what is held out stays whole."""
+    keep = held_out | (True if max_atoms is None else table.n_atoms <= max_atoms)
+    return table.filter(keep), targets[keep], held_out[keep]
+
+
+def train(options: argparse.Namespace) -> None:
+    table, targets, held_out = without_large_cells(*split(options.task, options.data), options.max_atoms)
+    settings = load(TrainSettings, options.settings, options.overrides)
+    model = settings.model
+    graphs = cached_store(
+        table,
+        options.output.parent / "graphs",
+        cutoff=model.cutoff,
+        max_neighbours_per_atom=model.max_neighbours_per_atom,
+        workers=os.cpu_count() or 1,
+    )
+    path = options.output / "members" / f"member-{options.member:02d}.safetensors"
+    if path.exists():
+        print(f"{path} is finished")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = path.with_suffix(".log")
+    started = time.perf_counter()
+
+    def progress(line: str) -> None:
+        with log.open("a") as file:
+            file.write(f"{time.perf_counter() - started:.0f} s: {line}\n")
+
+    report = train_member(
+        table,
+        targets,
+        held_out=held_out,
+        model=model,
+        training=settings.training,
+        seed=options.member,
+        path=path,
+        progress=progress,
+        graphs=graphs,
+        initial=options.initial,
+    )
+    print(report)
+
+
+def judge(options: argparse.Namespace) -> None:
+    table, targets, held_out = without_large_cells(*split(options.task, options.data), options.max_atoms)
+    paths = sorted((options.output / "members").glob("*.safetensors"))
+    ensemble = assemble_ensemble(paths, options.output / "ensemble", table=table, targets=targets, held_out=held_out)
+    judged = table.filter(held_out)
+    singles = [single_mae(member, judged, targets[held_out]) for member in ensemble.members]
+    result = {"task": options.task, "n_train": int((~held_out).sum()), "members_mae": singles} | ensemble.metrics
+    (options.output / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+def single_mae(member: object, table: CrystalTable, targets: np.ndarray) -> float:
+    """Mean absolute error of one member, eV/atom."""
+    from opengnome.models import Calibration
+
+    alone = Ensemble((member,), Calibration(0.0, 1.0), {}, "")  # type: ignore[arg-type]
+    predicted = alone.predict(table, volume_scales=(1.0,)).formation_energy_per_atom
+    return float(np.abs(predicted - targets).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("task", choices=FILES)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--member", type=int, help="number of the member to train; also its seed")
+    parser.add_argument("--max-atoms", type=int, help="train on cells of at most this many atoms")
+    parser.add_argument("--initial", type=Path, help="checkpoint to start from")
+    parser.add_argument("--judge", action="store_true")
+    parser.add_argument("--settings", type=Path)
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    options = parser.parse_args()
+    if options.judge:
+        judge(options)
+    else:
+        train(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Write docs/benchmarks.md from the results in docs/results.
+
+    python scripts/write_benchmarks.py
+
+Each file in docs/results is the JSON that one benchmark wrote; the page names the command of each. A benchmark without
+a file is listed as not measured.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent.parent / "docs"
+RESULTS = DOCS / "results"
+
+HEADER = """# Benchmarks of the energy models
+
+Written by `scripts/write_benchmarks.py` from `docs/results/*.json`; each section names the command that made its
+file. DATA is the folder with the public tables (`mp_crystals.parquet`, `gnome_pbe.parquet`,
+`mp_compositions.parquet`). All on a virtual machine with two cores of an AMD EPYC (Zen 5) and no graphics card. Errors
+are of formation energies, meV/atom.
+"""
+
+
+def meV(value: float, digits: int = 1) -> str:  # noqa: N802 - the unit's name
+    """An energy in eV/atom as text in meV/atom."""
+    return f"{1000 * value:.{digits}f}"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Markdown of a table."""
+    head = list(head)
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def accuracy(result: dict[str, Any]) -> str:
+    """Section of a result of `benchmarks/accuracy.py`."""
+    by_number = result["by_number_of_elements"]
+    parts = [
+        table(
+            ["", "MAE"],
+            [
+                *((f"member {i}", meV(mae)) for i, mae in enumerate(result["members_mae"])),
+                (f"**median of {len(result['members_mae'])}**", f"**{meV(result['mae'])}**"),
+                ("median absolute error", meV(result["median_absolute_error"])),
+            ],
+        ),
+        f"Trained on {result['n_train']:,} crystals, judged on {result['n']:,}.",
+        table(["elements", "crystals", "MAE"], ([n, f"{v['n']:,}", meV(v["mae"])] for n, v in by_number.items())),
+    ]
+    if "coverage" in result:
+        parts.append(
+            table(
+                ["nominal coverage", *(f"{100 * float(k):.0f} %" for k in result["coverage"])],
+                [["measured", *(f"{100 * v:.1f} %" for v in result["coverage"].values())]],
+            )
+        )
+    return "\n\n".join(parts)
+
+
+def compositions(result: dict[str, Any]) -> str:
+    """Section of a result of `benchmarks/bench_compositions.py`."""
+    return "```json\n" + json.dumps(result, indent=2) + "\n```"
+
+
+def unrelaxed(result: dict[str, Any]) -> str:
+    """Section of a result of `benchmarks/unrelaxed.py`."""
+    names = {
+        "relaxed": "the relaxed target itself",
+        "unrelaxed": "stand-in, no scan",
+    }
+    rows = []
+    for key, row in result.items():
+        if not isinstance(row, dict):
+            continue
+        name = names.get(key, key.replace("scan_", "scan ").replace("_", " "))
+        rows.append(
+            [
+                name,
+                meV(row["mae"]),
+                meV(row["bias"]),
+                f"{100 * row['precision']:.0f} %",
+                f"{100 * row['recall']:.0f} %",
+                " / ".join(f"{100 * row[f'coverage_{level}']:.0f}" for level in ("0.5", "0.8", "0.95")),
+                f"{100 * row['minimum_at_smallest_volume']:.0f} %" if "minimum_at_smallest_volume" in row else "",
+            ]
+        )
+    text = (
+        f"{result['targets']:,} targets of held-out compositions, {result['mean_elements_replaced']:.1f} elements "
+        f"replaced on average, median error of the guessed volume {100 * result['median_volume_error']:.1f} %, "
+        f"{100 * result['within_50_meV_of_hull']:.0f} % truly within 50 meV/atom of the hull."
+    )
+    head = ["input", "MAE", "bias", "precision", "recall", "coverage of 50 / 80 / 95 %", "minimum at smallest volume"]
+    return text + "\n\n" + table(head, rows)
+
+
+def fine_tuning(rows: list[dict[str, float]]) -> str:
+    """Section of a result of `benchmarks/fine_tuning.py`."""
+    return table(
+        ["training crystals", "from nothing", "from shipped"],
+        ([f"{r['training_crystals']:,.0f}", meV(r["from nothing"]), meV(r["from shipped"])] for r in rows),
+    )
+
+
+def scaling(result: dict[str, Any]) -> str:
+    """Section of a result of `benchmarks/scaling.py`."""
+    sizes = result["sizes"]
+    sets = {name: part for name, part in result.items() if name != "sizes"}
+    errors = table(
+        ["judged on", *(f"{n:,.0f}" for n in sizes)],
+        ([name, *(meV(mae, 0) for mae in part["mae"])] for name, part in sets.items()),
+    )
+    laws = table(
+        ["judged on", "exponent", "95 %", "exponent with offset", "95 %", "offset"],
+        (
+            [
+                name,
+                f"{part['power law']['exponent']:.2f}",
+                " to ".join(f"{x:.2f}" for x in part["power law"]["exponent_95"]),
+                f"{part['power law with offset']['exponent']:.2f}",
+                " to ".join(f"{x:.2f}" for x in part["power law with offset"]["exponent_95"]),
+                meV(part["power law with offset"]["offset"], 0),
+            ]
+            for name, part in sets.items()
+        ),
+    )
+    return f"{errors}\n\n{laws}\n\n![errors against training size](results/scaling.svg)"
+
+
+def listing(result: dict[str, Any]) -> str:
+    """A result as it is."""
+    return "```json\n" + json.dumps(result, indent=2) + "\n```"
+
+
+Section = tuple[str, str, str, Callable[[Any], str]]
+SECTIONS: tuple[Section, ...] = (
+    (
+        "Materials Project 2018, MEGNet split",
+        "mp2018.json",
+        "python benchmarks/accuracy.py mp2018 --data DATA --output runs/mp2018 --member 0 ...; --judge",
+        accuracy,
+    ),
+    (
+        "GNoME crystals, hash split",
+        "gnome.json",
+        "python benchmarks/accuracy.py gnome --data DATA --output runs/gnome --member 0 ...; --judge",
+        accuracy,
+    ),
+    (
+        "The shipped structural ensemble on its hash test",
+        "mp.json",
+        "python benchmarks/accuracy.py mp --data DATA --output runs/mp --member 0 ...; --judge",
+        accuracy,
+    ),
+    (
+        "The shipped structural ensemble on GNoME crystals, none of which it saw",
+        "zero_shot.json",
+        "python benchmarks/zero_shot.py --table DATA/gnome_pbe.parquet --json docs/results/zero_shot.json",
+        listing,
+    ),
+    (
+        "Compositions, four folds",
+        "compositions.json",
+        "python benchmarks/bench_compositions.py --table DATA/mp_compositions.parquet --output runs/compositions",
+        compositions,
+    ),
+    (
+        "Unrelaxed substitutions and the volume scan",
+        "unrelaxed.json",
+        "python benchmarks/unrelaxed.py --table DATA/mp_crystals.parquet --json docs/results/unrelaxed.json",
+        unrelaxed,
+    ),
+    (
+        "Fine-tuning against training from nothing",
+        "fine_tuning.json",
+        "python benchmarks/fine_tuning.py --table DATA/gnome_pbe.parquet --json docs/results/fine_tuning.json",
+        fine_tuning,
+    ),
+    (
+        "Scaling law",
+        "scaling.json",
+        "python benchmarks/scaling.py --data DATA --output runs/scaling; --fit",
+        scaling,
+    ),
+    (
+        "Peers after the same time",
+        "peers.json",
+        "benchmarks/peers/README.md",
+        listing,
+    ),
+)
+
+
+def main() -> None:
+    """Write the page."""
+    parts = [HEADER]
+    for title, name, command, write in SECTIONS:
+        path = RESULTS / name
+        parts.append(f"## {title}\n")
+        if path.exists():
+            parts.append(f"`{command}`\n\n{write(json.loads(path.read_text()))}\n")
+        else:
+            parts.append(f"Not measured yet. `{command}`\n")
+    (DOCS / "benchmarks.md").write_text("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()

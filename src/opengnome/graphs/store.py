@@ -1,0 +1,181 @@
+"""Graphs of many crystals as flat arrays, in memory or memory-mapped from disk."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from opengnome.crystals import CrystalTable
+from opengnome.errors import CheckpointError, InvalidCrystalError
+from opengnome.graphs.neighbours import MAX_NEIGHBOURS_PER_ATOM
+from opengnome.graphs.orbit_batch import FIELDS, OrbitBatch, as_batch
+from opengnome.graphs.orbits import OrbitGraph, orbit_graph
+
+FORMAT_VERSION = 1
+_MANIFEST = "graphs.json"
+_ROWS_PER_CHUNK = 1024
+_OF_EDGES = ("senders", "receivers", "distances", "counts")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class GraphStore:
+    """Symmetry-reduced graphs of n crystals laid one after another; `batch` picks any of them."""
+
+    graphs: OrbitGraph
+    """The arrays of all crystals; memory-mapped when opened from disk."""
+    node_counts: np.ndarray
+    """Orbits per crystal, shape (n,), int64."""
+    edge_counts: np.ndarray
+    """Edges per crystal, shape (n,), int64."""
+    cutoff: float
+    """A."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_first_node", np.cumsum(self.node_counts) - self.node_counts)
+        object.__setattr__(self, "_first_edge", np.cumsum(self.edge_counts) - self.edge_counts)
+
+    def __len__(self) -> int:
+        return len(self.node_counts)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """What a crystal costs a network, shape (n,): edges, and a little for each node."""
+        return self.edge_counts + 4 * self.node_counts
+
+    def mean_neighbours(self, rows: np.ndarray) -> float:
+        """Mean number of neighbours of an atom of the crystals at `rows`."""
+        pairs, atoms = 0.0, 0.0
+        for start in range(0, len(rows), _ROWS_PER_CHUNK):
+            batch = self.batch(rows[start : start + _ROWS_PER_CHUNK])
+            pairs += float((batch.counts * batch.multiplicities[batch.senders]).sum())
+            atoms += float(batch.multiplicities.sum())
+        return pairs / atoms
+
+    def batch(self, rows: np.ndarray) -> OrbitBatch:
+        """The crystals at `rows` (any order, repeats allowed) as tensors."""
+        part = self.part(rows)
+        return as_batch(part.graphs, part.node_counts, part.edge_counts)
+
+    def part(self, rows: np.ndarray) -> "GraphStore":
+        """A store of the crystals at `rows` only, in memory."""
+        nodes = _members(self._first_node[rows], self.node_counts[rows])  # type: ignore[attr-defined]
+        edges = _members(self._first_edge[rows], self.edge_counts[rows])  # type: ignore[attr-defined]
+        picked = {name: getattr(self.graphs, name)[edges if name in _OF_EDGES else nodes] for name in FIELDS}
+        return GraphStore(OrbitGraph(**picked), self.node_counts[rows], self.edge_counts[rows], self.cutoff)
+
+    def save(self, directory: Path) -> None:
+        """Write the arrays as .npy files; the folder appears whole or not at all."""
+        temporary = directory.with_name(f"{directory.name}.{os.getpid()}.tmp")
+        temporary.mkdir(parents=True)
+        for name, values in self._arrays().items():
+            np.save(temporary / f"{name}.npy", values)
+        manifest = {"format_version": FORMAT_VERSION, "cutoff": self.cutoff, "n_crystals": len(self)}
+        (temporary / _MANIFEST).write_text(json.dumps(manifest) + "\n")
+        try:
+            temporary.rename(directory)
+        except OSError:  # there already: another process was quicker with the same arrays, or an old one is damaged
+            shutil.rmtree(directory)
+            temporary.rename(directory)
+
+    @classmethod
+    def open(cls, directory: Path) -> "GraphStore":
+        """Map the arrays of a saved store into memory; pages are read when they are used.
+
+        Raises `CheckpointError` when the folder is not a store of this version.
+        """
+        try:
+            manifest = json.loads((directory / _MANIFEST).read_text())
+            if manifest["format_version"] != FORMAT_VERSION:
+                raise CheckpointError(f"{directory} has graphs of another format; delete it, it is made again")
+            arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in FIELDS}
+            counts = [np.load(directory / f"{name}.npy") for name in ("node_counts", "edge_counts")]
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{directory} is not a folder of graphs ({error}); delete it") from None
+        return cls(OrbitGraph(**arrays), counts[0], counts[1], float(manifest["cutoff"]))
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {name: getattr(self.graphs, name) for name in FIELDS}
+        return arrays | {"node_counts": self.node_counts, "edge_counts": self.edge_counts}
+
+
+def build_store(
+    table: CrystalTable,
+    *,
+    cutoff: float,
+    max_neighbours_per_atom: float = MAX_NEIGHBOURS_PER_ATOM,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> GraphStore:
+    """Graphs of all crystals of `table`, by `workers` processes.
+
+    Raises `InvalidCrystalError` naming the first crystal that has no graph (`orbit_graph`).
+    """
+    if not len(table):
+        raise InvalidCrystalError("a graph store needs at least one crystal, got none")
+    starts = range(0, len(table), _ROWS_PER_CHUNK)
+    # `take` copies the rows of a chunk; a slice would send the whole table to the worker
+    chunks = (
+        (table.take(np.arange(s, min(s + _ROWS_PER_CHUNK, len(table)))), cutoff, max_neighbours_per_atom)
+        for s in starts
+    )
+    parts: list[GraphStore] = []
+    for part in _mapped(chunks, workers):
+        parts.append(part)
+        if progress is not None:
+            progress(f"graphs: {sum(map(len, parts))} of {len(table)} crystals")
+    return joined(parts)
+
+
+def joined(parts: Sequence[GraphStore]) -> GraphStore:
+    """Stores of one cutoff, one after another."""
+    arrays = {name: np.concatenate([getattr(part.graphs, name) for part in parts]) for name in FIELDS}
+    return GraphStore(
+        OrbitGraph(**arrays),
+        np.concatenate([part.node_counts for part in parts]),
+        np.concatenate([part.edge_counts for part in parts]),
+        parts[0].cutoff,
+    )
+
+
+def store_of(graphs: Sequence[OrbitGraph], cutoff: float) -> GraphStore:
+    """A store of graphs that are already built."""
+    arrays = {name: np.concatenate([getattr(graph, name) for graph in graphs]) for name in FIELDS}
+    node_counts = np.array([graph.n_nodes for graph in graphs], dtype=np.int64)
+    edge_counts = np.array([graph.n_edges for graph in graphs], dtype=np.int64)
+    return GraphStore(OrbitGraph(**arrays), node_counts, edge_counts, cutoff)
+
+
+_Chunk = tuple[CrystalTable, float, float]
+
+
+def _mapped(chunks: Iterable[_Chunk], workers: int) -> Iterator[GraphStore]:
+    if workers == 1:
+        yield from map(_graphs_of_chunk, chunks)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_graphs_of_chunk, chunks)
+
+
+def _graphs_of_chunk(chunk: _Chunk) -> GraphStore:
+    table, cutoff, limit = chunk
+    graphs = []
+    for identifier, crystal in zip(table.ids, table, strict=True):
+        try:
+            graphs.append(orbit_graph(crystal, cutoff=cutoff, max_neighbours_per_atom=limit))
+        except InvalidCrystalError as error:
+            raise InvalidCrystalError(f"crystal {identifier!r} has no graph: {error}") from None
+    return store_of(graphs, cutoff)
+
+
+def _members(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Indices of the items of groups that begin at `first` and hold `counts` items."""
+    before = np.cumsum(counts) - counts
+    return np.arange(int(counts.sum())) + np.repeat(first - before, counts)

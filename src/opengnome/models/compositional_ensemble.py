@@ -1,0 +1,125 @@
+"""Several compositional networks: formation energy of the lowest-energy crystal of a composition, with spread."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from opengnome.crystals import Composition
+from opengnome.errors import CheckpointError
+from opengnome.models.calibration import Calibration, coverage, fit_calibration
+from opengnome.models.checkpoint import card_path, copy_checkpoint, load_checkpoint, write_json
+from opengnome.models.compositional import CompositionalModel, CompositionDataset
+from opengnome.models.manifest import FORMAT_VERSION, MANIFEST, ensemble_digest, member_paths, read_manifest
+from opengnome.models.numerics import numerics
+from opengnome.models.prediction import Prediction
+
+KIND = "compositional"
+_BATCH = 512
+
+
+@dataclass(frozen=True, eq=False)
+class CompositionalEnsemble:
+    """Trained members with their calibration."""
+
+    members: tuple[CompositionalModel, ...]
+    calibration: Calibration
+    metrics: dict[str, Any]
+    digest: str
+    """SHA-256 over the members' weights and the calibration."""
+
+    @classmethod
+    def load(cls, directory: Path) -> "CompositionalEnsemble":
+        """Read an ensemble that `assemble_compositional` wrote; raises `CheckpointError` as `Ensemble.load`."""
+        manifest = read_manifest(directory, KIND)
+        paths = member_paths(directory)
+        try:
+            calibration, metrics = Calibration.from_dict(manifest["calibration"]), dict(manifest["metrics"])
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{directory / MANIFEST} is damaged: {error} is missing") from None
+        return cls(_load_members(paths), calibration, metrics, ensemble_digest(paths, calibration))
+
+    def predict(self, compositions: Sequence[Composition], *, threads: int = 1) -> Prediction:
+        """Formation energies of the lowest-energy crystals of `compositions`.
+
+        The median over the members, and as `spread` the standard deviation of the mixture of their Laplace
+        distributions: what they disagree about, and what each says it does not know.
+        """
+        location, scale = self._distributions(compositions, threads)
+        median = np.median(location, axis=0)
+        spread = np.sqrt(location.var(axis=0) + 2.0 * np.mean(scale**2, axis=0))
+        n = len(compositions)
+        return Prediction(median, spread, self.calibration.std(spread), np.full(n, np.nan), ("",) * n, self.calibration)
+
+    def _distributions(self, compositions: Sequence[Composition], threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """Locations and scales of every member, each (n_members, n), eV/atom."""
+        location = np.empty((len(self.members), len(compositions)))
+        scale = np.empty_like(location)
+        if not len(compositions):
+            return location, scale
+        dataset = CompositionDataset(compositions)
+        with numerics(threads=threads), torch.inference_mode():
+            for start in range(0, len(dataset), _BATCH):
+                rows = np.arange(start, min(start + _BATCH, len(dataset)))
+                batch = dataset.batch(rows)
+                for index, member in enumerate(self.members):
+                    energy, width = member(batch)
+                    location[index, rows], scale[index, rows] = energy.numpy(), width.numpy()
+        return location, scale
+
+
+def assemble_compositional(
+    paths: Sequence[Path],
+    directory: Path,
+    *,
+    compositions: Sequence[Composition],
+    targets: np.ndarray,
+    card: dict[str, Any],
+) -> CompositionalEnsemble:
+    """Copy trained members into `directory` and fit the calibration on compositions none was trained on.
+
+    `targets` (n,) are the formation energies of `compositions`, eV/atom; `card` is kept in the manifest.
+    """
+    if not paths:
+        raise CheckpointError("an ensemble needs at least one member, got none")
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MANIFEST).unlink(missing_ok=True)
+    copies = [directory / f"member-{index:02d}.safetensors" for index in range(len(paths))]
+    for source, target in zip(paths, copies, strict=True):
+        copy_checkpoint(source, target)
+    draft = CompositionalEnsemble(_load_members(copies), Calibration(0.0, 1.0), {}, "")
+    prediction = draft.predict(compositions)
+    errors = prediction.formation_energy_per_atom - np.asarray(targets, dtype=float)
+    calibration = fit_calibration(errors, prediction.spread)
+    metrics = {
+        "unit": "eV/atom",
+        "n": len(errors),
+        "mae": float(np.abs(errors).mean()),
+        "median_absolute_error": float(np.median(np.abs(errors))),
+        "coverage": coverage(errors, prediction.spread),
+    }
+    write_json(
+        directory / MANIFEST,
+        {
+            "format_version": FORMAT_VERSION,
+            "kind": KIND,
+            "members": [path.name for path in copies],
+            "calibration": calibration.to_dict(),
+            "metrics": metrics,
+            "card": card,
+        },
+    )
+    return CompositionalEnsemble.load(directory)
+
+
+def _load_members(paths: Sequence[Path]) -> tuple[CompositionalModel, ...]:
+    members = []
+    for path in paths:
+        network = load_checkpoint(path)[0]
+        if not isinstance(network, CompositionalModel):
+            raise CheckpointError(f"{card_path(path)} is not of a compositional network; predict from crystals instead")
+        members.append(network)
+    return tuple(members)

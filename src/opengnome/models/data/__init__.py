@@ -1,0 +1,1 @@
+"""Trained weights; each folder has a card that says on what."""

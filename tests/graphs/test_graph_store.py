@@ -1,0 +1,73 @@
+"""Stores of graphs: the same batches from memory, from disk and from several processes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from opengnome.crystals import Crystal, CrystalTable
+from opengnome.errors import CheckpointError, InvalidCrystalError
+from opengnome.graphs import GraphStore, OrbitBatch, batch_of, build_store, cached_store, orbit_graph
+
+CUTOFF = 4.5
+NAMES = ("atomic_numbers", "multiplicities", "graph_of_node", "senders", "receivers", "distances", "counts")
+
+
+@pytest.fixture
+def table(rock_salt: Crystal, perovskite: Crystal) -> CrystalTable:
+    lonely = Crystal(20.0 * np.eye(3), np.zeros((1, 3)), np.array([2]))
+    return CrystalTable.from_crystals([rock_salt, lonely, perovskite, rock_salt])
+
+
+def assert_same(a: OrbitBatch, b: OrbitBatch) -> None:
+    assert a.n_graphs == b.n_graphs
+    for name in NAMES:
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+@pytest.mark.parametrize("rows", [[0], [1], [2, 0], [3, 1, 2, 0], [2, 2]])
+def test_batch_picks_rows_in_any_order(table: CrystalTable, rows: list[int]):
+    expected = batch_of([orbit_graph(table[row], cutoff=CUTOFF) for row in rows])
+    assert_same(build_store(table, cutoff=CUTOFF).batch(np.array(rows)), expected)
+
+
+def test_processes_do_not_change_the_graphs(table: CrystalTable):
+    rows = np.arange(4)
+    assert_same(build_store(table, cutoff=CUTOFF, workers=2).batch(rows), build_store(table, cutoff=CUTOFF).batch(rows))
+
+
+def test_store_on_disk_is_memory_mapped(table: CrystalTable, tmp_path: Path):
+    store = cached_store(table, tmp_path, cutoff=CUTOFF)
+    assert isinstance(store.graphs.distances, np.memmap)
+    assert_same(store.batch(np.array([2, 0])), build_store(table, cutoff=CUTOFF).batch(np.array([2, 0])))
+    folder = next(tmp_path.iterdir())
+    before = (folder / "distances.npy").stat().st_mtime_ns
+    cached_store(table, tmp_path, cutoff=CUTOFF)
+    assert (folder / "distances.npy").stat().st_mtime_ns == before  # found, not built again
+    cached_store(table, tmp_path, cutoff=4.0)
+    cached_store(table.slice(0, 2), tmp_path, cutoff=CUTOFF)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_damaged_store_is_built_again(table: CrystalTable, tmp_path: Path):
+    cached_store(table, tmp_path, cutoff=CUTOFF)
+    folder = next(tmp_path.iterdir())
+    (folder / "senders.npy").write_bytes(b"nonsense")
+    with pytest.raises(CheckpointError, match="delete it"):
+        GraphStore.open(folder)
+    assert len(cached_store(table, tmp_path, cutoff=CUTOFF)) == 4
+
+
+def test_mean_neighbours(rock_salt: Crystal):
+    store = build_store(CrystalTable.from_crystals([rock_salt]), cutoff=3.0)
+    assert store.mean_neighbours(np.array([0])) == pytest.approx(6.0)
+
+
+def test_the_crystal_without_a_graph_is_named(rock_salt: Crystal):
+    dense = Crystal(0.5 * np.eye(3), np.zeros((1, 3)), np.array([1]))
+    table = CrystalTable.from_crystals([rock_salt, dense], ["good", "bad"])
+    with pytest.raises(InvalidCrystalError, match="'bad' has no graph"):
+        build_store(table, cutoff=CUTOFF)
+    with pytest.raises(InvalidCrystalError, match="at least one"):
+        build_store(table.slice(0, 0), cutoff=CUTOFF)

@@ -1,0 +1,71 @@
+"""One training in two processes gives what one process gives."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from opengnome.graphs import build_store
+from opengnome.models import StructuralSettings, TrainingSettings, train_member
+from opengnome.models.checkpoint import load_checkpoint
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {folder!r})
+from conftest import make_toy_data
+from opengnome.models import StructuralSettings, TrainingSettings, train_member
+from opengnome.models.processes import join_processes
+processes = join_processes()
+assert processes.size == 2
+toy = make_toy_data(60, n_held_out=20, seed=1)
+train_member(
+    toy.table, toy.targets, held_out=toy.held_out, model=StructuralSettings(**{model!r}),
+    training=TrainingSettings(**{training!r}), seed=3, path=Path({path!r}),
+)
+"""
+MODEL = {"width": 16, "edge_width": 16, "layers": 2, "cutoff": 4.0}
+TRAINING = {"epochs": 3, "batch_size": 10, "bfloat16": False}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_two_processes_equal_one(tmp_path: Path):
+    from conftest import make_toy_data  # type: ignore[import-not-found]
+
+    toy = make_toy_data(60, n_held_out=20, seed=1)
+    alone, shared = tmp_path / "alone.safetensors", tmp_path / "shared.safetensors"
+    train_member(
+        toy.table,
+        toy.targets,
+        held_out=toy.held_out,
+        model=StructuralSettings(**MODEL),
+        training=TrainingSettings(**TRAINING),
+        seed=3,
+        path=alone,
+    )
+    script = SCRIPT.format(folder=str(Path(__file__).parent), model=MODEL, training=TRAINING, path=str(shared))
+    common = os.environ | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", script], env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    graphs = build_store(toy.table, cutoff=4.0).batch(np.arange(60))
+    with torch.inference_mode():
+        a, b = (load_checkpoint(path)[0](graphs) for path in (alone, shared))
+    torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
+    assert not list(tmp_path.glob("*.state"))
