@@ -64,10 +64,16 @@ def test_mean_neighbours(rock_salt: Crystal):
     assert store.mean_neighbours(np.array([0])) == pytest.approx(6.0)
 
 
-def test_the_crystal_without_a_graph_is_named(rock_salt: Crystal):
+def test_a_crystal_without_a_graph_does_not_stop_the_others(rock_salt: Crystal, tmp_path: Path):
     dense = Crystal(0.5 * np.eye(3), np.zeros((1, 3)), np.array([1]))
-    table = CrystalTable.from_crystals([rock_salt, dense], ["good", "bad"])
-    with pytest.raises(InvalidCrystalError, match="'bad' has no graph"):
-        build_store(table, cutoff=CUTOFF)
+    table = CrystalTable.from_crystals([rock_salt, dense, rock_salt], ["good", "bad", "same"])
+    for store in (build_store(table, cutoff=CUTOFF), cached_store(table, tmp_path, cutoff=CUTOFF)):
+        assert store.usable.tolist() == [True, False, True]
+        assert list(store.reasons) == [1]
+        assert "too dense" in store.reasons[1]
+        assert_same(store.batch(np.array([2])), store.batch(np.array([0])))
+
+
+def test_an_empty_table_is_refused(table: CrystalTable):
     with pytest.raises(InvalidCrystalError, match="at least one"):
         build_store(table.slice(0, 0), cutoff=CUTOFF)

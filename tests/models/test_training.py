@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from opengnome.crystals import Crystal, CrystalTable, concatenate
 from opengnome.errors import CheckpointError, SettingsError
 from opengnome.models import StructuralSettings, TrainingSettings, train_member
 from opengnome.models.checkpoint import card_path, data_digest, load_checkpoint, read_json
@@ -158,3 +159,16 @@ def test_learning_rate_schedules():
     assert rates[0] == pytest.approx(0.1)
     assert rates[-1] < 1e-3
     assert np.isfinite([learning_rate(0, 1, cycle), learning_rate(1, 2, cycle)]).all()
+
+
+def test_a_crystal_without_a_graph_is_left_out_and_named(toy, tmp_path: Path):
+    dense = Crystal(0.5 * np.eye(3), np.zeros((1, 3)), np.array([1]))
+    table = concatenate([toy.table, CrystalTable.from_crystals([dense], ["dense"])])
+    targets, held_out = np.append(toy.targets, 0.0), np.append(toy.held_out, False)
+    lines: list[str] = []
+    options = {"held_out": held_out, "model": SMALL, "training": SHORT, "seed": 0}
+    report = train_member(table, targets, path=tmp_path / "with.safetensors", progress=lines.append, **options)
+    assert report.n_train == 100
+    assert any("dense has no graph: too dense" in line for line in lines)
+    train(toy, tmp_path / "without.safetensors")
+    assert (tmp_path / "with.safetensors").read_bytes() == (tmp_path / "without.safetensors").read_bytes()

@@ -19,6 +19,7 @@ from opengnome.graphs.neighbours import MAX_NEIGHBOURS_PER_ATOM, Neighbours, nei
 
 SYMPREC = 1e-3
 """Tolerance (A) of the symmetry search: far below what an energy feels, far above rounding in a file."""
+_MAX_ATOMS = 2**16 - 1
 _EQUAL = 1e-3
 """Distances to atoms of one orbit that follow each other within this (A) are one edge, of the mean distance."""
 
@@ -52,6 +53,12 @@ class OrbitGraph:
         return len(self.senders)
 
 
+EMPTY = OrbitGraph(
+    *(np.zeros(0, dtype=dtype) for dtype in (np.uint8, np.uint16, np.uint16, np.uint16, np.float32, np.uint16))
+)
+"""The graph of no atoms."""
+
+
 def orbit_graph(
     crystal: Crystal,
     *,
@@ -69,7 +76,12 @@ def orbit_graph(
 
 
 def reduced_graph(atomic_numbers: np.ndarray, neighbours: Neighbours, orbit_of_atom: np.ndarray) -> OrbitGraph:
-    """Reduce a full neighbour list by orbits: `orbit_of_atom` (n_atoms,) names an atom of each atom's orbit."""
+    """Reduce a full neighbour list by orbits: `orbit_of_atom` (n_atoms,) names an atom of each atom's orbit.
+
+    Raises `InvalidCrystalError` for a cell of more than 65,535 atoms.
+    """
+    if len(atomic_numbers) > _MAX_ATOMS:
+        raise InvalidCrystalError(f"{len(atomic_numbers)} atoms in one cell; graphs hold at most {_MAX_ATOMS}")
     first, orbit, multiplicities = np.unique(orbit_of_atom, return_inverse=True, return_counts=True)
     senders, receivers, _, distances = neighbours
     leaves_first = np.isin(np.arange(len(atomic_numbers)), first)[senders]

@@ -3,9 +3,9 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from opengnome.crystals import CrystalTable
 from opengnome.errors import CheckpointError, InvalidCrystalError
 from opengnome.graphs.neighbours import MAX_NEIGHBOURS_PER_ATOM
 from opengnome.graphs.orbit_batch import FIELDS, OrbitBatch, as_batch
-from opengnome.graphs.orbits import OrbitGraph, orbit_graph
+from opengnome.graphs.orbits import EMPTY, OrbitGraph, orbit_graph
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MANIFEST = "graphs.json"
 _ROWS_PER_CHUNK = 1024
 _OF_EDGES = ("senders", "receivers", "distances", "counts")
@@ -37,6 +37,8 @@ class GraphStore:
     """Edges per crystal, shape (n,), int64."""
     cutoff: float
     """A."""
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    """Why a crystal, by row, has no graph; it has no nodes then."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_first_node", np.cumsum(self.node_counts) - self.node_counts)
@@ -49,6 +51,11 @@ class GraphStore:
     def sizes(self) -> np.ndarray:
         """What a crystal costs a network, shape (n,): edges, and a little for each node."""
         return self.edge_counts + 4 * self.node_counts
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Whether a crystal has a graph, shape (n,)."""
+        return self.node_counts > 0
 
     def mean_neighbours(self, rows: np.ndarray) -> float:
         """Mean number of neighbours of an atom of the crystals at `rows`."""
@@ -77,7 +84,12 @@ class GraphStore:
         temporary.mkdir(parents=True)
         for name, values in self._arrays().items():
             np.save(temporary / f"{name}.npy", values)
-        manifest = {"format_version": FORMAT_VERSION, "cutoff": self.cutoff, "n_crystals": len(self)}
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "cutoff": self.cutoff,
+            "n_crystals": len(self),
+            "reasons": {str(row): reason for row, reason in self.reasons.items()},
+        }
         (temporary / _MANIFEST).write_text(json.dumps(manifest) + "\n")
         try:
             temporary.rename(directory)
@@ -97,9 +109,10 @@ class GraphStore:
                 raise CheckpointError(f"{directory} has graphs of another format; delete it, it is made again")
             arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in FIELDS}
             counts = [np.load(directory / f"{name}.npy") for name in ("node_counts", "edge_counts")]
+            reasons = {int(row): str(reason) for row, reason in manifest["reasons"].items()}
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{directory} is not a folder of graphs ({error}); delete it") from None
-        return cls(OrbitGraph(**arrays), counts[0], counts[1], float(manifest["cutoff"]))
+        return cls(OrbitGraph(**arrays), counts[0], counts[1], float(manifest["cutoff"]), reasons)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {name: getattr(self.graphs, name) for name in FIELDS}
@@ -116,7 +129,8 @@ def build_store(
 ) -> GraphStore:
     """Graphs of all crystals of `table`, by `workers` processes.
 
-    Raises `InvalidCrystalError` naming the first crystal that has no graph (`orbit_graph`).
+    A crystal that has no graph (`orbit_graph`) does not stop the others: it has no nodes, and `reasons` says why.
+    Raises `InvalidCrystalError` for an empty table.
     """
     if not len(table):
         raise InvalidCrystalError("a graph store needs at least one crystal, got none")
@@ -137,20 +151,22 @@ def build_store(
 def joined(parts: Sequence[GraphStore]) -> GraphStore:
     """Stores of one cutoff, one after another."""
     arrays = {name: np.concatenate([getattr(part.graphs, name) for part in parts]) for name in FIELDS}
+    starts = np.cumsum([0, *map(len, parts)]).tolist()
     return GraphStore(
         OrbitGraph(**arrays),
         np.concatenate([part.node_counts for part in parts]),
         np.concatenate([part.edge_counts for part in parts]),
         parts[0].cutoff,
+        {start + row: why for start, part in zip(starts, parts, strict=False) for row, why in part.reasons.items()},
     )
 
 
-def store_of(graphs: Sequence[OrbitGraph], cutoff: float) -> GraphStore:
+def store_of(graphs: Sequence[OrbitGraph], cutoff: float, reasons: Mapping[int, str] | None = None) -> GraphStore:
     """A store of graphs that are already built."""
     arrays = {name: np.concatenate([getattr(graph, name) for graph in graphs]) for name in FIELDS}
     node_counts = np.array([graph.n_nodes for graph in graphs], dtype=np.int64)
     edge_counts = np.array([graph.n_edges for graph in graphs], dtype=np.int64)
-    return GraphStore(OrbitGraph(**arrays), node_counts, edge_counts, cutoff)
+    return GraphStore(OrbitGraph(**arrays), node_counts, edge_counts, cutoff, reasons or {})
 
 
 _Chunk = tuple[CrystalTable, float, float]
@@ -166,13 +182,15 @@ def _mapped(chunks: Iterable[_Chunk], workers: int) -> Iterator[GraphStore]:
 
 def _graphs_of_chunk(chunk: _Chunk) -> GraphStore:
     table, cutoff, limit = chunk
-    graphs = []
-    for identifier, crystal in zip(table.ids, table, strict=True):
+    graphs: list[OrbitGraph] = []
+    reasons: dict[int, str] = {}
+    for row in range(len(table)):
         try:
-            graphs.append(orbit_graph(crystal, cutoff=cutoff, max_neighbours_per_atom=limit))
+            graphs.append(orbit_graph(table[row], cutoff=cutoff, max_neighbours_per_atom=limit))
         except InvalidCrystalError as error:
-            raise InvalidCrystalError(f"crystal {identifier!r} has no graph: {error}") from None
-    return store_of(graphs, cutoff)
+            graphs.append(EMPTY)
+            reasons[row] = str(error)
+    return store_of(graphs, cutoff, reasons)
 
 
 def _members(first: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -136,7 +136,8 @@ def assemble_ensemble(
     draft = Ensemble(members, Calibration(0.0, 1.0), {}, "")
     judged = table.filter(rows)
     prediction = draft.predict(judged, volume_scales=(1.0,), progress=progress)
-    calibration, metrics = _judge(judged, prediction, targets[rows], held_out=enough)
+    judged, prediction, truth = _answered(judged, prediction, targets[rows])
+    calibration, metrics = _judge(judged, prediction, truth, held_out=enough)
     write_json(
         directory / MANIFEST,
         {
@@ -144,7 +145,9 @@ def assemble_ensemble(
             "kind": KIND,
             "members": [path.name for path in paths],
             "calibration": calibration.to_dict(),
-            "domain": domain_of(table, np.flatnonzero(~held_out), prediction.spread).to_dict(),
+            "domain": domain_of(
+                table, np.flatnonzero(~held_out), _answered(judged, prediction, targets[rows])[1].spread
+            ).to_dict(),
             "metrics": metrics,
             "data_digest": data_digest(table.ids, targets),
             "n_train": int((~held_out).sum()),
@@ -152,6 +155,16 @@ def assemble_ensemble(
         },
     )
     return Ensemble.load(directory)
+
+
+def _answered(
+    table: CrystalTable, prediction: Prediction, targets: np.ndarray
+) -> tuple[CrystalTable, Prediction, np.ndarray]:
+    """The crystals that have a prediction."""
+    good = np.isfinite(prediction.formation_energy_per_atom)
+    if good.all():
+        return table, prediction, targets
+    return table.filter(good), prediction.part(good), targets[good]
 
 
 def _judge(

@@ -27,6 +27,17 @@ class Prediction:
     def __len__(self) -> int:
         return len(self.formation_energy_per_atom)
 
+    def part(self, mask: np.ndarray) -> "Prediction":
+        """The predictions where the boolean mask (n,) is true."""
+        return Prediction(
+            self.formation_energy_per_atom[mask],
+            self.spread[mask],
+            self.std[mask],
+            self.volume_scale[mask],
+            tuple(reason for reason, kept in zip(self.reasons, mask.tolist(), strict=True) if kept),
+            self.calibration,
+        )
+
     def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bound, each (n,) in eV/atom, that hold the true value with probability `level`."""
         half = self.calibration.factor(level) * self.std

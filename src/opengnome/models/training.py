@@ -88,7 +88,7 @@ def train_member(
 
     `targets` are formation energies (n,) in eV/atom; `held_out` is a boolean mask (n,). A composition may
     have several rows, at several volumes. `graphs` are those of `table` within the cutoff of `model` when they are
-    built already. The rest as in `train_network`; also raises `InvalidCrystalError` for a crystal without a graph.
+    built already. A crystal without a graph is left out and named in `progress`. The rest as in `train_network`.
     """
     targets, held_out = _checked(table.ids, targets, held_out)
     if graphs is None:
@@ -98,6 +98,13 @@ def train_member(
             f"{len(graphs)} graphs within {graphs.cutoff} A do not fit {len(table)} crystals and a cutoff of "
             f"{model.cutoff} A"
         )
+    if graphs.reasons:
+        if progress is not None:
+            for row, reason in graphs.reasons.items():
+                progress(f"left out: {table.ids[row]} has no graph: {reason}")
+        kept = np.flatnonzero(graphs.usable)
+        table, graphs, targets, held_out = table.take(kept), graphs.part(kept), targets[kept], held_out[kept]
+        _checked(table.ids, targets, held_out)
     mean_neighbours = graphs.mean_neighbours(np.flatnonzero(~held_out))
     data = TrainingData(table.ids, graphs, targets, held_out, mean_neighbours)
     return train_network(data, model=model, training=training, seed=seed, path=path, progress=progress, initial=initial)
