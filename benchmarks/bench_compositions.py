@@ -54,7 +54,7 @@ class Schedule:
     batch_size: int = 512
     learning_rate: float = 3e-3
     warm_up: float = 0.1
-    weight_decay: float = 0.05
+    weight_decay: float = 0.1
     averaging: float = 0.998
     max_gradient_norm: float = 5.0
     scale_weight: float = 0.1

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from opengnome.crystals import Crystal, CrystalTable
-from opengnome.graphs import build_batch, neighbour_list, rescaled, select
+from opengnome.graphs import build_batch, neighbour_list, store_of
+from opengnome.graphs.orbits import orbit_graph
 
 CUTOFF = 4.0
 
@@ -77,18 +78,23 @@ def main() -> None:
     lists, neighbours = timed(lambda: [neighbour_list(crystal, CUTOFF) for crystal in crystals])
     expected, pymatgen = timed(lambda: pymatgen_counts(crystals))
     graphs, build = timed(lambda: build_batch(crystals, cutoff=CUTOFF))
-    order = torch.from_numpy(rng.permutation(n))
-    _, selecting = timed(lambda: [select(graphs, rows) for rows in order.split(32)])
-    _, scaling = timed(lambda: rescaled(graphs, volume_scale=0.9, cutoff=CUTOFF))
+    reduced, reducing = timed(lambda: [orbit_graph(crystal, cutoff=CUTOFF) for crystal in crystals])
+    store = store_of(reduced, CUTOFF)
+    order = rng.permutation(n)
+    _, selecting = timed(lambda: [store.batch(order[start : start + 32]) for start in range(0, n, 32)])
     print(f"{n} crystals, {n_atoms / n:.1f} atoms and {graphs.n_edges / n:.0f} edges each, cutoff {CUTOFF} A")
     for name, seconds in (
         ("neighbour_list", neighbours),
         ("pymatgen find_points_in_spheres", pymatgen),
         ("build_batch", build),
-        ("select, batches of 32", selecting),
-        ("rescaled", scaling),
+        ("orbit_graph", reducing),
+        ("GraphStore.batch, batches of 32", selecting),
     ):
         print(f"{name:34s} {1000 * seconds / n:8.4f} ms per crystal {n / seconds:10.0f} /s")
+    print(
+        f"reduced by symmetry: {store.node_counts.sum() / n_atoms:.3f} of the nodes, "
+        f"{store.edge_counts.sum() / graphs.n_edges:.3f} of the edges"
+    )
     different = sum(len(pairs[0]) != count for pairs, count in zip(lists, expected, strict=True))
     print(f"crystals with another number of pairs than pymatgen: {different}")
     if different:

@@ -1,4 +1,4 @@
-"""Graph batches: joining, selecting, rescaling; segment sums; distance features."""
+"""Graph batches: joining; segment sums; distance features."""
 
 import numpy as np
 import pytest
@@ -6,18 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opengnome.crystals import Crystal, with_volume
+from opengnome.crystals import Crystal
 from opengnome.errors import InvalidCrystalError
 from opengnome.graphs import (
-    GraphBatch,
     build_batch,
     distances,
     gaussian_features,
     neighbour_list,
-    rescaled,
-    segment_mean,
     segment_sum,
-    select,
 )
 
 
@@ -25,18 +21,6 @@ def random_crystal(rng: np.random.Generator) -> Crystal:
     n_atoms = int(rng.integers(1, 5))
     lattice = np.diag(rng.uniform(3.0, 9.0, 3)) + rng.uniform(-1.0, 1.0, (3, 3))
     return Crystal(lattice, rng.uniform(0, 1, (n_atoms, 3)), rng.integers(1, 90, n_atoms))
-
-
-def edge_set(graphs: GraphBatch) -> set[tuple[int, ...]]:
-    columns = torch.cat([graphs.senders[:, None], graphs.receivers[:, None], graphs.cell_offsets], dim=1)
-    return {tuple(row) for row in columns.tolist()}
-
-
-def assert_same_graph(a: GraphBatch, b: GraphBatch) -> None:
-    for name in ("senders", "receivers", "cell_offsets", "graph_of_node", "atomic_numbers"):
-        assert torch.equal(getattr(a, name), getattr(b, name)), name
-    torch.testing.assert_close(a.positions, b.positions)
-    torch.testing.assert_close(a.lattices, b.lattices)
 
 
 @settings(max_examples=20, deadline=None)
@@ -54,32 +38,10 @@ def test_batch_holds_every_crystal_and_no_edge_between_them(seed: int, n_crystal
         np.testing.assert_allclose(np.sort(found[graphs.graph_of_edge == index].numpy()), lengths, atol=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 4), min_size=1, max_size=7))
-def test_select_equals_a_batch_of_the_selected(seed: int, indices: list[int]):
-    rng = np.random.default_rng(seed)
-    crystals = [random_crystal(rng) for _ in range(5)]
-    graphs = build_batch(crystals, cutoff=4.0)
-    assert_same_graph(select(graphs, torch.tensor(indices)), build_batch([crystals[i] for i in indices], cutoff=4.0))
-
-
-@pytest.mark.parametrize("volume_scale", [0.8, 1.0, 1.2])
-def test_rescaled_equals_the_graph_of_the_scaled_crystal(perovskite: Crystal, rock_salt: Crystal, volume_scale: float):
-    crystals = [perovskite, rock_salt]
-    wide = build_batch(crystals, cutoff=4.0 / 0.8 ** (1 / 3))
-    scaled = rescaled(wide, volume_scale=volume_scale, cutoff=4.0)
-    direct = build_batch([with_volume(c, c.volume * volume_scale) for c in crystals], cutoff=4.0)
-    assert edge_set(scaled) == edge_set(direct)
-    torch.testing.assert_close(distances(scaled).sort()[0], distances(direct).sort()[0])
-    torch.testing.assert_close(scaled.lattices, direct.lattices)
-
-
 def test_graph_without_edges(rock_salt: Crystal):
     lonely = Crystal(np.eye(3) * 20.0, np.zeros((1, 3)), np.array([2]))
     graphs = build_batch([lonely, rock_salt, lonely], cutoff=4.0)
     assert graphs.edge_counts.tolist()[0] == graphs.edge_counts.tolist()[2] == 0
-    assert select(graphs, torch.tensor([2])).n_edges == 0
-    assert select(graphs, torch.tensor([2])).n_nodes == 1
 
 
 def test_empty_batch_is_refused():
@@ -92,11 +54,9 @@ def test_segments_against_a_loop():
     values, index = rng.normal(size=(20, 3)), rng.integers(0, 5, 20)
     index[index == 2] = 3  # segment 2 is empty
     total = segment_sum(torch.from_numpy(values), torch.from_numpy(index), 6).numpy()
-    mean = segment_mean(torch.from_numpy(values), torch.from_numpy(index), 6).numpy()
     for segment in range(6):
         rows = values[index == segment]
         np.testing.assert_allclose(total[segment], rows.sum(axis=0), atol=1e-12)
-        np.testing.assert_allclose(mean[segment], rows.mean(axis=0) if len(rows) else 0.0, atol=1e-12)
 
 
 def test_gaussian_features_follow_the_formula_without_denormals():

@@ -22,7 +22,7 @@ from opengnome.datasets import held_out_mask
 from opengnome.errors import SettingsError
 from opengnome.graphs import cached_store
 from opengnome.models import AnyModelSettings, Ensemble, ModelSettings, StructuralSettings, TrainingSettings
-from opengnome.models.processes import Processes, join_processes
+from opengnome.models.processes import Processes, join_processes, leave_processes
 from opengnome.settings import Settings, load
 
 
@@ -60,7 +60,7 @@ def train_any(
         ensemble = train_ensemble(
             table_path, output, max_atoms=max_atoms, settings=settings, progress=progress, **common
         )
-        return ensemble.metrics
+        return ensemble.metrics if leave_processes().is_first else {}
     compositional = load(CompositionalTrainSettings, settings_file, overrides)
     return train_compositional_ensemble(table_path, output, settings=compositional, progress=progress, **common).metrics
 
@@ -99,9 +99,9 @@ def train_ensemble(
         for ended in run_with_progress(units, lambda: local_executor(workers), progress=progress, stage="training"):
             refuse_lost(ended)
     if processes.is_first:
-        ensemble = ensemble_of([unit.path for unit in units], output, rows)
+        ensemble_of([unit.path for unit in units], output, rows)
     processes.wait()
-    return ensemble if processes.is_first else Ensemble.load(output)
+    return Ensemble.load(output)
 
 
 def _build_graphs(rows: CrystalTable, output: Path, model: AnyModelSettings, workers: int, progress: Progress) -> None:

@@ -2,11 +2,11 @@
 
 from opengnome.graphs.cache import cached_store
 from opengnome.graphs.features import gaussian_features
-from opengnome.graphs.graph import GraphBatch, build_batch, displacements, distances, join, rescaled, select
+from opengnome.graphs.graph import GraphBatch, build_batch, displacements, distances, join
 from opengnome.graphs.neighbours import MAX_NEIGHBOURS_PER_ATOM, Neighbours, neighbour_list
 from opengnome.graphs.orbit_batch import OrbitBatch, as_batch, batch_of, scaled
 from opengnome.graphs.orbits import OrbitGraph, orbit_graph, reduced_graph
-from opengnome.graphs.segment import segment_mean, segment_sum
+from opengnome.graphs.segment import segment_sum
 from opengnome.graphs.store import GraphStore, build_store, joined, store_of
 
 __all__ = [
@@ -29,10 +29,7 @@ __all__ = [
     "neighbour_list",
     "orbit_graph",
     "reduced_graph",
-    "rescaled",
     "scaled",
-    "segment_mean",
     "segment_sum",
-    "select",
     "store_of",
 ]

@@ -61,7 +61,7 @@ class CompositionalSettings(Settings):
     """Steps of message passing."""
     heads: int = Field(default=4, ge=1)
     """Sums with weights of their own, per layer and in the readout; divides both widths."""
-    dropout: float = Field(default=0.05, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of the hidden features of node updates and readout that is left out in training."""
     pair_messages: bool = True
     """False: no messages between elements, as in the paper's released code."""

@@ -27,6 +27,8 @@ from opengnome.models.training_settings import TrainingSettings
 Progress = Callable[[str], None]
 _EVALUATION_EXAMPLES = 256
 _HUBER_DELTA = 0.1
+_WATCHED = 2000
+"""Held-out examples that are judged after every epoch; all are in the end."""
 
 
 class Inputs(Protocol):
@@ -77,6 +79,8 @@ class Fit:
         self.network, self.examples, self.training, self.seed = network.to(self.device), examples, training, seed
         self.targets = torch.from_numpy(np.asarray(targets, dtype=np.float32))
         self.train, self.held_out = np.asarray(train), np.asarray(held_out)
+        # every epoch is judged on a sample: a large test set would cost as much as the training
+        self.watched = np.random.default_rng(seed).permutation(self.held_out)[:_WATCHED]
         self.state_path, self.identity = state_path, identity
         self.bfloat16 = has_bfloat16(self.device) if training.bfloat16 is None else training.bfloat16
         self.optimiser = _optimiser(network, training, self.device)
@@ -129,10 +133,11 @@ class Fit:
         return out
 
     def held_out_mae(self) -> float | None:
-        """Mean absolute error on the held-out examples, eV/atom."""
-        if not len(self.held_out):
-            return None
-        return float((self.predict(self.held_out) - self.targets[self.held_out]).abs().mean())
+        """Mean absolute error on the held-out examples, eV/atom; None without any."""
+        return self._mae(self.held_out)
+
+    def _mae(self, rows: np.ndarray) -> float | None:
+        return float((self.predict(rows) - self.targets[rows]).abs().mean()) if len(rows) else None
 
     @property
     def kept(self) -> EnergyNetwork:
@@ -191,9 +196,9 @@ class Fit:
                 mean.lerp_(new, 1.0 - decay)
 
     def _judge(self) -> float | None:
-        """Error of the epoch on the held-out examples, and what follows from it."""
+        """Error of the epoch on the watched examples, and what follows from it."""
         watched = self.training.patience or self.training.schedule == "plateau"
-        mae = self.held_out_mae()
+        mae = self._mae(self.watched)
         error = self.train_mae if mae is None else mae
         if not watched:
             return mae

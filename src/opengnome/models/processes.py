@@ -68,3 +68,11 @@ def join_processes() -> Processes:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     return Processes.current()
+
+
+def leave_processes() -> Processes:
+    """Close the process group, when there is one; which of the processes this was."""
+    processes = Processes.current()
+    if processes.size > 1:
+        dist.destroy_process_group()
+    return processes
