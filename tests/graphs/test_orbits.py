@@ -6,7 +6,7 @@ import torch
 
 from opengnome.crystals import Crystal, supercell, with_volume
 from opengnome.errors import InvalidCrystalError
-from opengnome.graphs import OrbitGraph, batch_of, neighbour_list, orbit_graph, scaled
+from opengnome.graphs import OrbitGraph, batch_of, neighbour_list, orbit_graph, perturbed, scaled
 
 CUTOFF = 5.0
 
@@ -108,3 +108,19 @@ def test_scaling_equals_building_anew(perovskite: Crystal, rock_salt: Crystal):
         assert torch.equal(getattr(batch, name), getattr(anew, name)), name
     torch.testing.assert_close(batch.distances, anew.distances, atol=1e-5, rtol=0)
     assert batch.n_graphs == 6
+
+
+def test_noise_moves_volumes_and_distances_by_what_was_asked(perovskite: Crystal):
+    batch = batch_of([orbit_graph(perovskite, cutoff=CUTOFF)] * 400)
+
+    def logarithms(volume_std: float, distance_std: float) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(1)
+        moved = perturbed(batch, volume_std=volume_std, distance_std=distance_std, generator=generator)
+        assert torch.equal(moved.senders, batch.senders)
+        return torch.log(moved.distances / batch.distances).reshape(400, -1)
+
+    volumes = 3.0 * logarithms(0.06, 0.0)
+    assert float(volumes[:, 0].std()) == pytest.approx(0.06, rel=0.15)
+    torch.testing.assert_close(volumes, volumes[:, :1].expand_as(volumes), atol=1e-4, rtol=0)
+    assert float(logarithms(0.0, 0.02).std()) == pytest.approx(0.02, rel=0.05)
+    assert torch.equal(logarithms(0.06, 0.02), logarithms(0.06, 0.02))

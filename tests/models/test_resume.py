@@ -14,7 +14,7 @@ from safetensors import safe_open
 from opengnome.models import StructuralSettings, TrainingSettings, train_member
 
 SMALL = StructuralSettings(width=16, edge_width=16, layers=2, cutoff=4.0)
-TRAINING = {"epochs": 12, "batch_size": 10, "averaging": 0.9, "save_every": 1e-6}
+TRAINING = {"epochs": 12, "batch_size": 10, "averaging": 0.9, "volume_noise": 0.02, "save_every": 1e-6}
 
 SCRIPT = """
 import sys

@@ -126,3 +126,15 @@ def scaled(graphs: OrbitBatch, volume_scales: Sequence[float], *, cutoff: float)
         counts=torch.cat([graphs.counts[mask] for mask in kept]),
         n_graphs=n * graphs.n_graphs,
     )
+
+
+def perturbed(graphs: OrbitBatch, *, volume_std: float, distance_std: float, generator: torch.Generator) -> OrbitBatch:
+    """The crystals as if they were not relaxed: every volume and every distance off by a random factor.
+
+    The logarithm of a crystal's volume gets normal noise of `volume_std`, that of each distance of `distance_std`.
+    Edges are those of the crystals given: some may be longer than the cutoff then, and none is found anew.
+    """
+    volumes = torch.randn(graphs.n_graphs, generator=generator) * volume_std
+    noise = torch.randn(graphs.n_edges, generator=generator) * distance_std
+    of_edge = graphs.graph_of_node[graphs.senders]
+    return replace(graphs, distances=graphs.distances * torch.exp(volumes[of_edge] / 3.0 + noise))

@@ -31,7 +31,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from opengnome.crystals import Composition
@@ -65,6 +65,12 @@ class CompositionalSettings(Settings):
     """Share of the hidden features of node updates and readout that is left out in training."""
     pair_messages: bool = True
     """False: no messages between elements, as in the paper's released code."""
+
+    @model_validator(mode="after")
+    def _heads_divide_widths(self) -> "CompositionalSettings":
+        if self.width % self.heads or self.edge_width % self.heads:
+            raise ValueError(f"heads={self.heads} must divide width={self.width} and edge_width={self.edge_width}")
+        return self
 
 
 @dataclass(frozen=True)

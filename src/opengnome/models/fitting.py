@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from opengnome.errors import SettingsError
+from opengnome.graphs import OrbitBatch, perturbed
 from opengnome.models.checkpoint import write_bytes
 from opengnome.models.device import choose_device, has_bfloat16
 from opengnome.models.energy_network import EnergyNetwork
@@ -168,7 +169,7 @@ class Fit:
         mine = self.processes.share(rows)
         standardised = ((self.targets[mine].to(self.device)) - self.network.shift) / self.network.scale
         with self._precision():
-            predicted = self.network.standardised(self.examples.batch(mine).to(self.device)).float()
+            predicted = self.network.standardised(self._inputs(mine).to(self.device)).float()
         # every process weighs its crystals as if it had all of them, so the sum over processes is the mean
         loss = example_losses(predicted, standardised, self.training.loss).sum() / len(rows)
         if not torch.isfinite(loss):
@@ -186,6 +187,18 @@ class Fit:
         self._update_average()
         error = (_energies(predicted.detach()) - standardised).abs().sum() * self.network.scale
         self.total_error += self.processes.total(float(error))
+
+    def _inputs(self, rows: np.ndarray) -> Inputs:
+        """The examples at `rows`, perturbed when asked for; the noise follows from seed and step alone."""
+        inputs = self.examples.batch(rows)
+        noise = self.training.volume_noise, self.training.distance_noise
+        if not any(noise):
+            return inputs
+        if not isinstance(inputs, OrbitBatch):
+            raise SettingsError("volume_noise and distance_noise are for crystals; compositions have no distances")
+        seed = np.random.default_rng((self.seed, self.step, self.processes.rank)).integers(2**62)
+        generator = torch.Generator().manual_seed(int(seed))
+        return perturbed(inputs, volume_std=noise[0], distance_std=noise[1], generator=generator)
 
     def _update_average(self) -> None:
         if self.average is self.network:

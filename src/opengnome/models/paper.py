@@ -36,6 +36,7 @@ from opengnome.graphs.features import N_GAUSSIANS
 from opengnome.graphs.neighbours import MAX_NEIGHBOURS_PER_ATOM
 from opengnome.models.constants import Constants
 from opengnome.models.energy_network import EnergyNetwork
+from opengnome.models.structural import envelope
 from opengnome.settings import Settings
 
 _HIDDEN_GAIN = 2.75**0.5
@@ -200,7 +201,7 @@ class PaperNetwork(EnergyNetwork):
         nodes = self.node_embedding(graphs.atomic_numbers)
         globals_ = self.global_embedding.expand(graphs.n_graphs, -1)
         smooth = self.settings.smooth_cutoff
-        edge_weights = _envelope(lengths, self.settings.cutoff) if smooth else torch.ones_like(lengths)
+        edge_weights = envelope(lengths, self.settings.cutoff) if smooth else torch.ones_like(lengths)
         for block in self.blocks:
             edges, nodes, globals_ = block(
                 graphs,
@@ -218,11 +219,6 @@ def _aggregate(messages: LinearImage, index: Tensor, n_nodes: int, weights: Tens
     values = messages.values.float() * weights[:, None]  # sums are taken in full precision
     counts = segment_sum(weights, index, n_nodes)
     return F.linear(segment_sum(values, index, n_nodes), messages.weight) + counts[:, None] * messages.bias
-
-
-def _envelope(lengths: Tensor, cutoff: float) -> Tensor:
-    """Cosine that falls from one at distance zero to zero at the cutoff."""
-    return 0.5 * (torch.cos(torch.pi * lengths / cutoff) + 1.0)
 
 
 def _fan_in_normal(layer: nn.Linear) -> None:

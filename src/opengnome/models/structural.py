@@ -129,8 +129,8 @@ class StructuralNetwork(EnergyNetwork):
 
 
 def envelope(distances: Tensor, cutoff: float) -> Tensor:
-    """Cosine that falls from one at distance zero to zero, with zero slope, at the cutoff; shape as given."""
-    return 0.5 * (torch.cos(math.pi * distances / cutoff) + 1.0)
+    """Cosine from one at distance zero to zero, with zero slope, at the cutoff and beyond; shape as given."""
+    return 0.5 * (torch.cos(math.pi * distances.clamp(max=cutoff) / cutoff) + 1.0)
 
 
 def _perceptron(n_inputs: int, n_hidden: int, n_outputs: int) -> nn.Sequential:

@@ -32,6 +32,11 @@ class TrainingSettings(Settings):
     """Gradients longer than this are shortened to it."""
     averaging: float = Field(default=0.0, ge=0, lt=1)
     """Decay of an exponential average of the weights, which is what is kept; 0 keeps the last weights."""
+    volume_noise: float = Field(default=0.0, ge=0)
+    """Standard deviation of a random factor on the volume of each crystal at each step (0.05 is 5 %). The energy stays
+    that of the relaxed crystal: the network learns to see it in crystals that are not relaxed."""
+    distance_noise: float = Field(default=0.0, ge=0)
+    """The same for every distance."""
     patience: int = Field(default=0, ge=0)
     """Stop after this many epochs without a better held-out error and keep the best weights; 0 never stops."""
     bfloat16: bool | None = None
