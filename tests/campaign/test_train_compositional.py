@@ -23,7 +23,7 @@ SETTINGS = ["model.width=8", "model.edge_width=8", "model.layers=1", "model.head
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    formulas = [f"{metal}{n}{anion}" for metal in METALS for anion in ANIONS for n in (1, 2)]
+    formulas = [f"{metal}{n}{anion}" for metal in METALS for anion in ANIONS for n in (1, 2, 3, 5)]
     energies = [-0.1 * (len(formula) + i % 7) for i, formula in enumerate(formulas)]
     path = tmp_path / "table.parquet"
     rows = {"formula": [*formulas, "LiO", None, "Nonsense!"], "energy": [*energies, -9.0, -1.0, -1.0]}
@@ -33,7 +33,7 @@ def table(tmp_path: Path) -> Path:
 
 def test_lowest_energy_of_each_composition(table: Path):
     formulas, energies = lowest_energies(table, column="energy")
-    assert len(formulas) == len(METALS) * len(ANIONS) * 2
+    assert len(formulas) == len(METALS) * len(ANIONS) * 4
     assert energies[formulas.index("Li2O2")] == -9.0  # of LiO, as pymatgen reduces it
     assert np.isfinite(energies).all()
     with pytest.raises(SettingsError, match="'missing'"):

@@ -21,7 +21,9 @@ from opengnome.errors import InvalidCrystalError, SettingsError
 from opengnome.models import CompositionalEnsemble, CompositionalSettings, TrainingSettings, assemble_compositional
 from opengnome.settings import Settings
 
-TRAINING = TrainingSettings(epochs=40, batch_size=256, learning_rate=2e-3, warm_up=0.1, loss="laplace")
+TRAINING = TrainingSettings(
+    epochs=24, batch_size=256, learning_rate=2e-3, warm_up=0.1, weight_decay=0.1, averaging=0.998, loss="laplace"
+)
 """Defaults of a compositional training."""
 
 

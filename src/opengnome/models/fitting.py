@@ -4,7 +4,8 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -168,7 +169,7 @@ class Fit:
             group["lr"] = learning_rate(self.step, self.n_steps, self.training, drops=self.drops)
         mine = self.processes.share(rows)
         standardised = ((self.targets[mine].to(self.device)) - self.network.shift) / self.network.scale
-        with self._precision():
+        with self._precision(), self._randomness():
             predicted = self.network.standardised(self._inputs(mine).to(self.device)).float()
         # every process weighs its crystals as if it had all of them, so the sum over processes is the mean
         loss = example_losses(predicted, standardised, self.training.loss).sum() / len(rows)
@@ -196,8 +197,7 @@ class Fit:
             return inputs
         if not isinstance(inputs, OrbitBatch):
             raise SettingsError("volume_noise and distance_noise are for crystals; compositions have no distances")
-        seed = np.random.default_rng((self.seed, self.step, self.processes.rank)).integers(2**62)
-        generator = torch.Generator().manual_seed(int(seed))
+        generator = torch.Generator().manual_seed(self._seed_of_step())
         return perturbed(inputs, volume_std=noise[0], distance_std=noise[1], generator=generator)
 
     def _update_average(self) -> None:
@@ -232,6 +232,16 @@ class Fit:
             f"epoch {self.epoch}/{self.training.epochs}: train {1000 * self.train_mae:.1f} meV/atom"
             f"{held_out}, {self.crystals_per_second:.0f} crystals/s, {left:.0f} min left"
         )
+
+    @contextmanager
+    def _randomness(self) -> Iterator[None]:
+        """Dropout follows from seed and step alone, so that a resumed training draws what it would have drawn."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self._seed_of_step())
+            yield
+
+    def _seed_of_step(self) -> int:
+        return int(np.random.default_rng((self.seed, self.step, self.processes.rank)).integers(2**62))
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
