@@ -22,7 +22,7 @@ from opengnome.crystals import Composition
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.io import read_table
 from opengnome.datasets import held_out_mask
-from opengnome.models import assemble_compositional, assemble_ensemble
+from opengnome.models import StructuralSettings, TrainingSettings, assemble_compositional, assemble_ensemble
 from opengnome.models.checkpoint import load_checkpoint, read_json, save_checkpoint
 from opengnome.models.manifest import MANIFEST
 from opengnome.models.prediction import Prediction
@@ -98,15 +98,12 @@ def ship_structural(data: Path, run: Path, max_atoms: int | None) -> None:
     prediction = ensemble.predict(judged, volume_scales=(1.0,))
     compositions = [crystal.composition for crystal in judged]
     size = "" if max_atoms is None else f" of at most {max_atoms} atoms"
-    command = (
-        f"python benchmarks/accuracy.py mp --data DATA --output runs/mp --member 0{settings_of(ensemble.members[0])}"
-    )
     write_card(
         folder,
         title="Structural ensemble",
         text=f"Formation energy per atom (eV/atom) of a crystal, by {len(ensemble.members)} graph networks.",
         data=f"{int((~held_out).sum()):,} crystals{size}; {int(held_out.sum()):,} held out by formula hash. {SOURCE}",
-        retrain=f"{command} (and 1, 2, ...), then python scripts/ship_models.py structural --data DATA --run runs/mp",
+        retrain=retrain_structural(folder, max_atoms),
         compositions=compositions,
         prediction=prediction,
         truth=targets[held_out],
@@ -137,11 +134,22 @@ def ship_compositional(data: Path, run: Path) -> None:
     )
 
 
-def settings_of(network: Any) -> str:
-    """The options that differ from the defaults, as on the command line."""
-    default = type(network.settings)()
-    changed = {k: v for k, v in network.settings.model_dump().items() if v != getattr(default, k)}
-    return "".join(f" --set model.{key}={value}" for key, value in changed.items())
+def retrain_structural(folder: Path, max_atoms: int | None) -> str:
+    """The commands that make the structural ensemble again."""
+    card = read_json(folder / "member-00.json")
+    options = changed_options("model", StructuralSettings().model_dump(mode="json"), card["settings"])
+    options += changed_options("training", TrainingSettings().model_dump(mode="json"), card["training"])
+    limit = "" if max_atoms is None else f" --max-atoms {max_atoms}"
+    return (
+        f"python benchmarks/accuracy.py mp --data DATA --output runs/mp{limit}{options} --member 0 (and 1, ...), then "
+        f"python scripts/ship_models.py structural --data DATA --run runs/mp{limit}"
+    )
+
+
+def changed_options(section: str, default: dict[str, Any], used: dict[str, Any]) -> str:
+    """The settings that differ from the defaults, as on the command line."""
+    changed = {k: v for k, v in used.items() if k != "save_every" and v != default.get(k)}
+    return "".join(f" --set {section}.{key}={value}" for key, value in changed.items())
 
 
 def write_card(

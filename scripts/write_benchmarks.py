@@ -38,12 +38,13 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def accuracy(result: dict[str, Any]) -> str:
     """Section of a result of `benchmarks/accuracy.py`."""
     by_number = result["by_number_of_elements"]
+    members = result["members_mae"]
     parts = [
         table(
             ["", "MAE"],
             [
-                *((f"member {i}", meV(mae)) for i, mae in enumerate(result["members_mae"])),
-                (f"**median of {len(result['members_mae'])}**", f"**{meV(result['mae'])}**"),
+                *((f"member {i}", meV(mae)) for i, mae in enumerate(members)),
+                (f"**median of {len(members)}**", f"**{meV(result['mae'])}**"),
                 ("median absolute error", meV(result["median_absolute_error"])),
             ],
         ),
@@ -58,6 +59,20 @@ def accuracy(result: dict[str, Any]) -> str:
             )
         )
     return "\n\n".join(parts)
+
+
+def shipped(manifest: dict[str, Any]) -> str:
+    """Section of the manifest of a shipped ensemble."""
+    metrics = manifest["metrics"]
+    rows = [(f"{n} elements", row) for n, row in metrics["by"]["number of elements"].items()]
+    rows += sorted(metrics["by"]["anion family"].items(), key=lambda row: -row[1]["n"])
+    coverage = ", ".join(f"{100 * float(k):.0f} %: {100 * v:.1f} %" for k, v in metrics["coverage"].items())
+    head = (
+        f"MAE **{meV(metrics['mae'])}**, median {meV(metrics['median_absolute_error'])} on {metrics['n']:,} held out "
+        f"by formula hash, {len(manifest['members'])} members. Share inside the intervals: {coverage}."
+    )
+    lines = ([name, f"{row['n']:,.0f}", meV(row["mae"])] for name, row in rows)
+    return f"{head}\n\n{table(['group', 'number', 'MAE'], lines)}"
 
 
 def compositions(result: dict[str, Any]) -> str:
@@ -150,9 +165,15 @@ SECTIONS: tuple[Section, ...] = (
     ),
     (
         "The shipped structural ensemble on its hash test",
-        "mp.json",
-        "python benchmarks/accuracy.py mp --data DATA --output runs/mp --member 0 ...; --judge",
-        accuracy,
+        "../../src/opengnome/models/data/structural/ensemble.json",
+        "python scripts/ship_models.py structural --data DATA --run runs/mp --max-atoms 40",
+        shipped,
+    ),
+    (
+        "The shipped compositional ensemble on its hash test",
+        "../../src/opengnome/models/data/compositional/ensemble.json",
+        "python scripts/ship_models.py compositional --data DATA --run runs/compositional",
+        shipped,
     ),
     (
         "The shipped structural ensemble on GNoME crystals, none of which it saw",

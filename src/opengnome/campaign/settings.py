@@ -48,7 +48,7 @@ class EnsembleSettings(Settings):
 
     n_members: int = Field(default=4, ge=2)
     """Networks that differ in their seed only; the paper has 10."""
-    initial: Literal["shipped", "none"] = "none"
+    initial: Literal["shipped", "none"] = "shipped"
     """Where a member's weights start in every round: `shipped` fine-tunes the members of the shipped ensemble, whose
     network settings `model` must then have; `none` trains from random weights."""
 
