@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from toy_energies import make_toy_data
 
 from opengnome.graphs import build_store
 from opengnome.models import StructuralSettings, TrainingSettings, train_member
@@ -17,7 +18,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {folder!r})
-from conftest import make_toy_data
+from toy_energies import make_toy_data
 from opengnome.models import StructuralSettings, TrainingSettings, train_member
 from opengnome.models.processes import join_processes
 processes = join_processes()
@@ -39,8 +40,6 @@ def free_port() -> int:
 
 
 def test_two_processes_equal_one(tmp_path: Path):
-    from conftest import make_toy_data  # type: ignore[import-not-found]
-
     toy = make_toy_data(60, n_held_out=20, seed=1)
     alone, shared = tmp_path / "alone.safetensors", tmp_path / "shared.safetensors"
     train_member(

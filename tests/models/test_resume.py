@@ -20,7 +20,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {folder!r})
-from conftest import make_toy_data
+from toy_energies import make_toy_data
 from opengnome.models import StructuralSettings, TrainingSettings, train_member
 toy = make_toy_data(150, n_held_out=50, seed=1)
 train_member(

@@ -59,7 +59,7 @@ def test_predict_needs_no_model(rock_salt: Crystal, tmp_path: Path):
     result = CliRunner().invoke(app, ["predict", str(path), "--json"])
     assert result.exit_code == 0
     assert '"warning": ""' in result.stdout
-    dense = Crystal(rock_salt.lattice * 0.7, rock_salt.frac_coords, rock_salt.atomic_numbers)
+    dense = Crystal(rock_salt.lattice * 0.5, rock_salt.frac_coords, rock_salt.atomic_numbers)
     write_crystals(path, CrystalTable.from_crystals([dense], ["dense"]))
     assert "A^3 per atom" in CliRunner().invoke(app, ["predict", str(path), "--json"]).stdout
     formula = CliRunner().invoke(app, ["predict", "--formula", "NaCl", "--formula", "Xx2", "--json"])
