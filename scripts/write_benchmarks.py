@@ -154,13 +154,13 @@ SECTIONS: tuple[Section, ...] = (
     (
         "Materials Project 2018, MEGNet split",
         "mp2018.json",
-        "python benchmarks/accuracy.py mp2018 --data DATA --output runs/mp2018 --member 0 ...; --judge",
+        "python benchmarks/accuracy.py mp2018 --data DATA --output runs/m --set training.epochs=44 --member 0; --judge",
         accuracy,
     ),
     (
         "GNoME crystals, hash split",
         "gnome.json",
-        "python benchmarks/accuracy.py gnome --data DATA --output runs/gnome --member 0 ...; --judge",
+        "python benchmarks/accuracy.py gnome --data DATA --output runs/gnome --member 0; --judge",
         accuracy,
     ),
     (
@@ -190,13 +190,13 @@ SECTIONS: tuple[Section, ...] = (
     (
         "Unrelaxed substitutions and the volume scan",
         "unrelaxed.json",
-        "python benchmarks/unrelaxed.py --table DATA/mp_crystals.parquet --json docs/results/unrelaxed.json",
+        "python benchmarks/unrelaxed.py --table DATA/mp_crystals.parquet --targets 2000 --json unrelaxed.json",
         unrelaxed,
     ),
     (
         "Fine-tuning against training from nothing",
         "fine_tuning.json",
-        "python benchmarks/fine_tuning.py --table DATA/gnome_pbe.parquet --json docs/results/fine_tuning.json",
+        "python benchmarks/fine_tuning.py --table DATA/gnome_pbe.parquet --steps 1500 --json fine_tuning.json",
         fine_tuning,
     ),
     (

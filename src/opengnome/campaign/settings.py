@@ -113,7 +113,8 @@ class CampaignSettings(Settings):
     generation: GenerationSettings = GenerationSettings()
     training_set: TrainingSetSettings = TrainingSetSettings()
     model: ModelSettings = StructuralSettings()
-    training: TrainingSettings = TrainingSettings()
+    training: TrainingSettings = TrainingSettings(epochs=10, learning_rate=5e-4)
+    """Fine-tuning by default; from random weights it takes more epochs and 1e-3."""
     ensemble: EnsembleSettings = EnsembleSettings()
     screening: ScreeningSettings = ScreeningSettings()
     rounds: RoundSettings = RoundSettings()

@@ -10,9 +10,9 @@ from opengnome.settings import Settings
 class TrainingSettings(Settings):
     """How a member is trained (AdamW)."""
 
-    epochs: int = Field(default=60, ge=1)
+    epochs: int = Field(default=45, ge=1)
     """Passes over the training crystals; the paper has 1,000."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Crystals per step; the paper has 256."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Largest learning rate; the paper has 5.55e-4."""
@@ -23,7 +23,7 @@ class TrainingSettings(Settings):
     """Share of the steps over which one cycle rises."""
     plateau_epochs: int = Field(default=5, ge=1)
     """Patience of the plateau schedule."""
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.02, ge=0)
     """Decoupled weight decay (AdamW) of matrices."""
     loss: Literal["l1", "huber", "mse", "laplace"] = "l1"
     """Loss on standardised targets; huber turns from square to linear at 0.1; laplace is the likelihood of a
