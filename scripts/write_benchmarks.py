@@ -194,6 +194,15 @@ SECTIONS: tuple[Section, ...] = (
         unrelaxed,
     ),
     (
+        "The same after two epochs with noise on volumes and distances (one member)",
+        "unrelaxed_noise.json",
+        "python benchmarks/accuracy.py mp --data DATA --output runs/noise --max-atoms 40 --member 1 --initial "
+        "runs/mp/members/member-01.safetensors --set training.epochs=2 --set training.learning_rate=3e-4 --set "
+        "training.volume_noise=0.06 --set training.distance_noise=0.015; --judge; python benchmarks/unrelaxed.py --ensemble "
+        "runs/noise/ensemble --table DATA/mp_crystals.parquet --targets 2000",
+        unrelaxed,
+    ),
+    (
         "Fine-tuning against training from nothing",
         "fine_tuning.json",
         "python benchmarks/fine_tuning.py --table DATA/gnome_pbe.parquet --steps 1500 --json fine_tuning.json",
