@@ -198,8 +198,8 @@ SECTIONS: tuple[Section, ...] = (
         "unrelaxed_noise.json",
         "python benchmarks/accuracy.py mp --data DATA --output runs/noise --max-atoms 40 --member 1 --initial "
         "runs/mp/members/member-01.safetensors --set training.epochs=2 --set training.learning_rate=3e-4 --set "
-        "training.volume_noise=0.06 --set training.distance_noise=0.015; --judge; python benchmarks/unrelaxed.py --ensemble "
-        "runs/noise/ensemble --table DATA/mp_crystals.parquet --targets 2000",
+        "training.volume_noise=0.06 --set training.distance_noise=0.015; --judge; python benchmarks/unrelaxed.py "
+        "--ensemble runs/noise/ensemble --table DATA/mp_crystals.parquet --targets 2000",
         unrelaxed,
     ),
     (
