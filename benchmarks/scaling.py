@@ -4,8 +4,8 @@
     python benchmarks/scaling.py --data DATA --output runs/scaling --fit
 
 One network per size is trained on a random part of the Materials Project table (training side of the hash split) and
-judged on: held-out compositions of the table; crystals of five and more elements, by networks that see at most four
-(`capped`); and GNoME crystals, none of which is trained on. Sizes that are finished are kept, so a killed run goes on.
+judged on: held-out compositions of the table; crystals of five and more elements, as all training is capped at four;
+and GNoME crystals, none of which is trained on. Sizes that are finished are kept, so a killed run goes on.
 `--fit` fits MAE = a N^-b and MAE = a N^-b + c by least squares of the logarithm, with 95 % intervals of the exponent
 from 300 bootstrap samples of the judged crystals, and writes `scaling.json` and `scaling.svg`.
 """

@@ -3,7 +3,7 @@
 A candidate made by substitution has no relaxed volume yet. Its cell is scaled isotropically, the energy is
 predicted at every volume, and the lowest counts (Merchant et al. 2023, doi:10.1038/s41586-023-06735-9).
 The minimum of several noisy values is biased low, by more the less the network knows of strained crystals;
-train on crystals at several volumes, or scan a narrow range, where that matters.
+train on crystals at several volumes, or with `training.volume_noise`, where that matters (`docs/benchmarks.md`).
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The structural network that is used by default: distances and elements to formation energy per atom.
 
 Message passing within the family of the paper's network (doi:10.1038/s41586-023-06735-9), changed where it
-paid (`docs/models.md` has the search and its numbers). One layer updates
+paid in short trials (`docs/models.md`, `benchmarks/search.py`). One layer updates
 
     m' = swish(A h_i + B h_j + C b(d) + D m)                            messages, one per edge
     h' = h + MLP[h, O sum of count f(d) m' / z]                         nodes
@@ -16,8 +16,8 @@ and the energy per atom is the mean of MLP(h) over the atoms.
 
 Against the paper's network: residual nodes, messages that fade at the cutoff (the energy is continuous in the
 positions), no global vector (the mean over atoms of a node readout takes its place, and the energy is exactly
-extensive), a larger cutoff, and edge networks of one layer: the product with the last layer of the message is
-taken after the sum, so an edge costs two small matrix products.
+extensive), and edge networks of one layer: the product with the last layer of the message is taken after the sum,
+so an edge costs two small matrix products.
 """
 
 import math
