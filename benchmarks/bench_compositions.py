@@ -20,12 +20,10 @@ Every member is one file in the output folder, members that are there are kept; 
 """
 
 import argparse
-import copy
 import json
 import math
 import time
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,32 +31,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from opengnome.campaign.train_compositional import CompositionalTrainSettings
 from opengnome.crystals import Composition
 from opengnome.hull import Entry, Hull
 from opengnome.models.calibration import coverage
-from opengnome.models.compositional import CompositionalModel, CompositionalSettings, CompositionDataset
-from opengnome.models.constants import Constants
-from opengnome.models.numerics import numerics
+from opengnome.models.checkpoint import load_checkpoint
+from opengnome.models.compositional import CompositionalModel, CompositionDataset
+from opengnome.models.training import train_compositional_member
+from opengnome.settings import load
 
 LEVEL = "PBE formation energy"
 PUBLISHED = "bartel_published.json"
 _EVALUATION_BATCH = 1024
-_TOLD_EVERY = 8  # epochs
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How a member is trained: AdamW, a linear rise and a cosine to zero, averaged weights."""
-
-    epochs: int = 48
-    batch_size: int = 512
-    learning_rate: float = 3e-3
-    warm_up: float = 0.1
-    weight_decay: float = 0.1
-    averaging: float = 0.998
-    max_gradient_norm: float = 5.0
-    scale_weight: float = 0.1
-    """Weight of the Laplace likelihood, which trains the scale; the mean absolute error has weight one."""
 
 
 @dataclass(frozen=True)
@@ -100,80 +84,6 @@ def read_compounds(table: Path, extra: Path | None) -> Compounds:
     return Compounds(formulas, compositions, *map(np.array, (energies, folds, decomposition)))
 
 
-def train_member(
-    dataset: CompositionDataset,
-    energies: np.ndarray,
-    rows: np.ndarray,
-    settings: CompositionalSettings,
-    schedule: Schedule,
-    *,
-    seed: int,
-    progress: Callable[[int, CompositionalModel], None] | None = None,
-) -> CompositionalModel:
-    """A network trained on `rows` of the dataset; energies (n,) in eV/atom. `progress` is told after each epoch."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        constants = Constants(1.0, float(energies[rows].mean()), float(energies[rows].std()))
-        model = CompositionalModel(settings, constants)
-        return _fit(model, dataset, energies, rows, schedule, np.random.default_rng(seed), progress)
-
-
-def _fit(
-    model: CompositionalModel,
-    dataset: CompositionDataset,
-    energies: np.ndarray,
-    rows: np.ndarray,
-    schedule: Schedule,
-    rng: np.random.Generator,
-    progress: Callable[[int, CompositionalModel], None] | None,
-) -> CompositionalModel:
-    targets = torch.from_numpy(((energies - float(model.shift)) / float(model.scale)).astype(np.float32))
-    average = copy.deepcopy(model).eval()
-    parameters, averaged = list(model.parameters()), list(average.parameters())
-    optimiser = _optimiser(model, schedule)
-    n_batches = len(rows) // schedule.batch_size
-    n_steps, step = n_batches * schedule.epochs, 0
-    for epoch in range(schedule.epochs):
-        order = rng.permutation(rows)
-        for batch in np.split(order[: n_batches * schedule.batch_size], n_batches):
-            for group in optimiser.param_groups:
-                group["lr"] = _learning_rate(step, n_steps, schedule)
-            with torch.autocast("cpu", torch.bfloat16):
-                location, log_scale = model.standardised(dataset.batch(batch)).unbind(dim=1)
-            error = (location - targets[batch]).abs()
-            likelihood = error.detach() * torch.exp(-log_scale) + log_scale
-            loss = (error + schedule.scale_weight * likelihood).mean()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, schedule.max_gradient_norm)
-            optimiser.step()
-            step += 1
-            with torch.no_grad():
-                keep = min(schedule.averaging, (1 + step) / (10 + step))
-                torch._foreach_lerp_(averaged, parameters, 1.0 - keep)
-        if progress is not None:
-            progress(epoch + 1, average)
-    return average
-
-
-def _optimiser(model: CompositionalModel, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW that decays matrices, but not the embedding."""
-    decayed = [p for name, p in model.named_parameters() if p.ndim > 1 and not name.startswith("embedding")]
-    others = [p for name, p in model.named_parameters() if p.ndim <= 1 or name.startswith("embedding")]
-    groups = [
-        {"params": decayed, "weight_decay": schedule.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.99), fused=True)
-
-
-def _learning_rate(step: int, n_steps: int, schedule: Schedule) -> float:
-    rise = max(1, int(n_steps * schedule.warm_up))
-    if step < rise:
-        return schedule.learning_rate * (step + 1) / rise
-    return schedule.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (step - rise) / (n_steps - rise)))
-
-
 def predict(model: CompositionalModel, dataset: CompositionDataset, rows: np.ndarray) -> np.ndarray:
     """Energies and Laplace scales of `rows`, shape (n, 2), eV/atom."""
     parts = np.array_split(rows, max(1, len(rows) // _EVALUATION_BATCH))
@@ -183,9 +93,7 @@ def predict(model: CompositionalModel, dataset: CompositionDataset, rows: np.nda
 
 def run_member(
     compounds: Compounds,
-    dataset: CompositionDataset,
-    settings: CompositionalSettings,
-    schedule: Schedule,
+    settings: CompositionalTrainSettings,
     *,
     fold: int,
     member: int,
@@ -193,22 +101,34 @@ def run_member(
     path: Path,
 ) -> None:
     """Train one member and keep its predictions of its fold and of the extra formulas in `path`."""
-    rows = np.flatnonzero((compounds.folds != fold) & (compounds.in_table | train_on_extra))
-    asked = np.flatnonzero((compounds.folds == fold) | ~compounds.in_table)
-    seed = zlib.crc32(f"compositions fold {fold} member {member}".encode())
-    wall, processor = time.perf_counter(), time.process_time()
+    used = compounds.in_table | train_on_extra
     ours = np.flatnonzero(compounds.folds == fold)
+    asked = np.flatnonzero((compounds.folds == fold) | ~compounds.in_table)
+    checkpoint = path.with_suffix(".safetensors")
+    wall, processor = time.perf_counter(), time.process_time()
 
-    def tell(epoch: int, model: CompositionalModel) -> None:
-        """Nothing is chosen by this error; it shows that the training is alive."""
-        if epoch % _TOLD_EVERY == 0:
-            error = np.abs(predict(model, dataset, ours)[:, 0] - compounds.energies[ours]).mean()
-            print(f"  epoch {epoch}: {1e3 * error:.2f} meV/atom after {time.perf_counter() - wall:.0f} s", flush=True)
+    def tell(line: str) -> None:
+        """Nothing is chosen by the error that is told; it shows that the training is alive."""
+        with path.with_suffix(".log").open("a") as file:
+            file.write(f"{time.perf_counter() - wall:.0f} s: {line}\n")
 
-    model = train_member(dataset, compounds.energies, rows, settings, schedule, seed=seed, progress=tell)
+    if not checkpoint.exists():
+        train_compositional_member(
+            [compounds.compositions[row] for row in np.flatnonzero(used)],
+            compounds.energies[used],
+            held_out=compounds.folds[used] == fold,
+            model=settings.model,
+            training=settings.training,
+            seed=zlib.crc32(f"compositions fold {fold} member {member}".encode()),
+            path=checkpoint,
+            progress=tell,
+        )
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    predicted = predict(model, dataset, asked)
-    error = np.abs(predict(model, dataset, ours)[:, 0] - compounds.energies[ours]).mean()
+    model, _ = load_checkpoint(checkpoint)
+    if not isinstance(model, CompositionalModel):
+        raise SystemExit(f"{checkpoint} is not a compositional network; remove it")
+    predicted = predict(model, CompositionDataset(compounds.compositions), asked)
+    error = np.abs(predicted[np.isin(asked, ours), 0] - compounds.energies[ours]).mean()
     partial = path.with_suffix(".partial.npz")
     np.savez(partial, rows=asked, predicted=predicted, wall=wall, processor=processor)
     partial.replace(path)
@@ -339,9 +259,10 @@ def main() -> None:
     parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--members", type=int, default=4)
+    parser.add_argument("--folds", type=int, action="append", help="folds to train, all by default")
     parser.add_argument("--extra", type=Path)
     parser.add_argument("--train-on-extra", action="store_true")
-    parser.add_argument("--epochs", type=int, default=Schedule.epochs)
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--evaluate-only", action="store_true")
     options = parser.parse_args()
     if options.train_on_extra and options.extra is None:
@@ -350,18 +271,15 @@ def main() -> None:
     compounds = read_compounds(options.table, options.extra)
     output = options.output / ("with-extra" if options.train_on_extra else "table-only")
     output.mkdir(parents=True, exist_ok=True)
-    settings, schedule = CompositionalSettings(), Schedule(epochs=options.epochs)
+    settings = load(CompositionalTrainSettings, None, options.overrides)
     if not options.evaluate_only:
-        dataset = CompositionDataset(compounds.compositions)
-        with numerics(threads=1):
-            for member in range(options.members):  # members outside: the first results are of all folds
-                for fold in range(4):
-                    path = output / f"fold-{fold}-member-{member}.npz"
-                    if not path.exists():
-                        run_member(
-                            compounds, dataset, settings, schedule,
-                            fold=fold, member=member, train_on_extra=options.train_on_extra, path=path,
-                        )  # fmt: skip
+        for member in range(options.members):  # members outside: the first results are of all folds
+            for fold in options.folds or range(4):
+                path = output / f"fold-{fold}-member-{member}.npz"
+                if not path.exists():
+                    run_member(
+                        compounds, settings, fold=fold, member=member, train_on_extra=options.train_on_extra, path=path
+                    )
     summary = summarise(compounds, output, options.members, options.table)
     (output / "summary.json").write_text(json.dumps(summary, indent=1))
     print(json.dumps(summary, indent=1))
