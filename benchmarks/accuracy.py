@@ -96,8 +96,24 @@ def judge(options: argparse.Namespace) -> None:
     judged = table.filter(held_out)
     singles = [single_mae(member, judged, targets[held_out]) for member in ensemble.members]
     result = {"task": options.task, "n_train": int((~held_out).sum()), "members_mae": singles} | ensemble.metrics
+    if options.task != "gnome":
+        predicted = ensemble.predict(judged, volume_scales=(1.0,)).formation_energy_per_atom
+        result["by_structure_source"] = by_structure_source(judged, predicted - targets[held_out])
     (options.output / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
+
+
+def by_structure_source(table: CrystalTable, errors: np.ndarray) -> dict[str, dict[str, float]]:
+    """Errors (n,) of crystals whose structure is as old as its energy, and of those that were relaxed again since."""
+    sources = np.array(table.column("structure_source"))
+    return {
+        source: {
+            "n": int((sources == source).sum()),
+            "mae": float(np.abs(errors[sources == source]).mean()),
+            "median_absolute_error": float(np.median(np.abs(errors[sources == source]))),
+        }
+        for source in np.unique(sources).tolist()
+    }
 
 
 def single_mae(member: object, table: CrystalTable, targets: np.ndarray) -> float:
