@@ -59,6 +59,16 @@ def test_a_damaged_store_is_built_again(table: CrystalTable, tmp_path: Path):
     assert len(cached_store(table, tmp_path, cutoff=CUTOFF)) == 4
 
 
+def test_a_store_that_others_read_is_not_replaced(table: CrystalTable, tmp_path: Path):
+    """Two processes that build the same graphs at once: the second must not pull the folder from under the first."""
+    folder = tmp_path / "graphs"
+    build_store(table, cutoff=CUTOFF).save(folder)
+    inode = folder.stat().st_ino
+    build_store(table, cutoff=CUTOFF).save(folder)
+    assert folder.stat().st_ino == inode
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_mean_neighbours(rock_salt: Crystal):
     store = build_store(CrystalTable.from_crystals([rock_salt]), cutoff=3.0)
     assert store.mean_neighbours(np.array([0])) == pytest.approx(6.0)

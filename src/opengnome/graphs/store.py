@@ -79,7 +79,10 @@ class GraphStore:
         return GraphStore(OrbitGraph(**picked), self.node_counts[rows], self.edge_counts[rows], self.cutoff)
 
     def save(self, directory: Path) -> None:
-        """Write the arrays as .npy files; the folder appears whole or not at all."""
+        """Write the arrays as .npy files; the folder appears whole or not at all.
+
+        A whole store that is there already is kept: another process was quicker with the same crystals.
+        """
         temporary = directory.with_name(f"{directory.name}.{os.getpid()}.tmp")
         temporary.mkdir(parents=True)
         for name, values in self._arrays().items():
@@ -93,9 +96,21 @@ class GraphStore:
         (temporary / _MANIFEST).write_text(json.dumps(manifest) + "\n")
         try:
             temporary.rename(directory)
-        except OSError:  # there already: another process was quicker with the same arrays, or an old one is damaged
-            shutil.rmtree(directory)
+        except OSError:
+            self._save_beside(temporary, directory)
+
+    @classmethod
+    def _save_beside(cls, temporary: Path, directory: Path) -> None:
+        """Settle a folder that is there already: a whole one stays, as others may be reading it."""
+        try:
+            cls.open(directory)
+        except CheckpointError:
+            damaged = temporary.with_suffix(".damaged")
+            directory.rename(damaged)
             temporary.rename(directory)
+            shutil.rmtree(damaged)
+        else:
+            shutil.rmtree(temporary)
 
     @classmethod
     def open(cls, directory: Path) -> "GraphStore":
