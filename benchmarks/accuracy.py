@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -43,16 +44,28 @@ def split(name: str, data: Path) -> tuple[CrystalTable, np.ndarray, np.ndarray]:
     return table, np.array(table.column(TARGET), dtype=float), held_out
 
 
-def without_large_cells(
-    table: CrystalTable, targets: np.ndarray, held_out: np.ndarray, max_atoms: int | None
-) -> tuple[CrystalTable, np.ndarray, np.ndarray]:
-    """Training crystals with at most `max_atoms` atoms; what is held out stays whole."""
-    keep = held_out | (True if max_atoms is None else table.n_atoms <= max_atoms)
+def capped(options: argparse.Namespace) -> tuple[CrystalTable, np.ndarray, np.ndarray]:
+    """The split with its limits: on atoms for what is trained on, on elements also for what is held out.
+
+    Crystals of more elements are for `zero_shot.py`; calibrated on them, an ensemble would know them.
+    """
+    table, targets, held_out = split(options.task, options.data)
+    keep = np.ones(len(table), dtype=bool)
+    if options.max_atoms is not None:
+        keep &= held_out | (table.n_atoms <= options.max_atoms)
+    if options.max_elements is not None:
+        keep &= n_elements(table) <= options.max_elements
     return table.filter(keep), targets[keep], held_out[keep]
 
 
+def n_elements(table: CrystalTable) -> np.ndarray:
+    """Elements of each crystal, shape (n,)."""
+    numbers = table.flat_atomic_numbers
+    return np.array([len(np.unique(numbers[a:b])) for a, b in pairwise(table.offsets)])
+
+
 def train(options: argparse.Namespace) -> None:
-    table, targets, held_out = without_large_cells(*split(options.task, options.data), options.max_atoms)
+    table, targets, held_out = capped(options)
     settings = load(TrainSettings, options.settings, options.overrides)
     model = settings.model
     graphs = cached_store(
@@ -90,7 +103,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def judge(options: argparse.Namespace) -> None:
-    table, targets, held_out = without_large_cells(*split(options.task, options.data), options.max_atoms)
+    table, targets, held_out = capped(options)
     paths = sorted((options.output / "members").glob("*.safetensors"))
     ensemble = assemble_ensemble(paths, options.output / "ensemble", table=table, targets=targets, held_out=held_out)
     judged = table.filter(held_out)
@@ -132,6 +145,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--member", type=int, help="number of the member to train; also its seed")
     parser.add_argument("--max-atoms", type=int, help="train on cells of at most this many atoms")
+    parser.add_argument("--max-elements", type=int, help="train and judge on crystals of at most this many elements")
     parser.add_argument("--initial", type=Path, help="checkpoint to start from")
     parser.add_argument("--judge", action="store_true")
     parser.add_argument("--settings", type=Path)
