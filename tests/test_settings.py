@@ -38,6 +38,14 @@ def test_defaults_and_file_and_overrides(tmp_path):
     assert load(Outer, None, ["control = true"]).control is True
 
 
+def test_a_section_given_in_part_keeps_the_defaults_of_its_field():
+    class Careful(Settings):
+        relaxation: Inner = Inner(fmax=0.001, elements=("Li",))
+
+    assert load(Careful, None, ["relaxation.name=gpaw"]).relaxation == Inner(fmax=0.001, name="gpaw", elements=("Li",))
+    assert load(Careful, None, ["relaxation.fmax=0.1"]).relaxation == Inner(fmax=0.1, elements=("Li",))
+
+
 def test_yaml_says_the_same(tmp_path):
     path = tmp_path / "campaign.yaml"
     path.write_text("rounds: 5\nrelaxation:\n  name: emt\n")

@@ -8,11 +8,11 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from opengnome.errors import SettingsError
 
@@ -21,6 +21,19 @@ class Settings(BaseModel):
     """Base of all settings: immutable, unknown keys refused, defaults validated."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_sections(cls, data: Any) -> Any:
+        """A section that is given in part keeps the other defaults of its field, which may differ from its class's."""
+        if not isinstance(data, Mapping):
+            return data
+        completed = dict(data)
+        for name, field in cls.model_fields.items():
+            given = completed.get(name)
+            if isinstance(given, Mapping) and field.annotation is type(field.default):
+                completed[name] = {**field.default.model_dump(exclude_unset=True), **given}
+        return completed
 
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
