@@ -110,6 +110,11 @@ def reduced_formula(atomic_numbers: ArrayLike) -> str:
     return Composition.from_atomic_numbers(atomic_numbers).reduced_formula
 
 
+def reduced_formulas(atomic_numbers: np.ndarray) -> list[str]:
+    """Reduced formulas of m crystals of n atoms each; atomic numbers have shape (m, n)."""
+    return [_reduced_formula(tuple(sorted(Counter(row).items()))) for row in atomic_numbers.tolist()]
+
+
 def chemical_system(elements: Iterable[int]) -> str:
     """Alphabetical, hyphenated name of a set of atomic numbers, e.g. ``Cl-Na``."""
     return "-".join(sorted({SYMBOLS[z] for z in elements}))
@@ -122,14 +127,18 @@ def _reduced_formula(counts: tuple[tuple[int, int], ...]) -> str:
     return _UNREDUCED.get(formula, formula)
 
 
-def _formula_order(z: int) -> tuple[float, str]:
+def _order_key(z: int) -> tuple[float, str]:
     """Electronegativity, then symbol; elements without a value come last."""
     x = ELECTRONEGATIVITIES[z]
-    return (math.inf if math.isnan(x) else x, SYMBOLS[z])
+    return (math.inf if math.isnan(x) else float(x), SYMBOLS[z])
+
+
+_ORDER = {z: rank for rank, z in enumerate(sorted(range(1, MAX_ATOMIC_NUMBER + 1), key=_order_key))}
+"""Place of an element in a formula, by atomic number."""
 
 
 def _write_formula(counts: list[tuple[int, int]]) -> str:
-    ordered = sorted(counts, key=lambda pair: _formula_order(pair[0]))
+    ordered = sorted(counts, key=lambda pair: _ORDER[pair[0]])
     polyanion = ""
     if len(ordered) >= 3:
         (z_centre, n_centre), (z_ligand, n_ligand) = ordered[-2:]

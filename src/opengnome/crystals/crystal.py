@@ -12,6 +12,7 @@ from opengnome.crystals.elements import ATOMIC_MASSES, MAX_ATOMIC_NUMBER, SYMBOL
 from opengnome.errors import InvalidCrystalError
 from opengnome.units import AMU_PER_A3_IN_G_PER_CM3
 
+_DIGEST_LENGTH = 32
 _MIN_VOLUME = 1e-3
 """Smallest accepted cell volume in A^3; anything below is a degenerate lattice."""
 
@@ -105,14 +106,27 @@ def digest(crystal: Crystal, *, decimals: int = 6) -> str:
     Identity of the *description*: a shifted or rotated copy has another digest. It names units of
     work and candidates, so that the same input is never computed twice.
     """
-    content = hashlib.sha256()
+    return digests(crystal.lattice[None], crystal.frac_coords, crystal.atomic_numbers[None], decimals=decimals)[0]
+
+
+def digests(
+    lattices: np.ndarray, frac_coords: np.ndarray, atomic_numbers: np.ndarray, *, decimals: int = 6
+) -> list[str]:
+    """`digest` of m crystals whose n sites have the same fractional coordinates.
+
+    Lattices (m, 3, 3) in A, fractional coordinates (n, 3), atomic numbers (m, n).
+    """
     # Rounded before and after the wrap: -1e-9 and 0.9999999 are the site at 0, 2.3 is the site at 0.3.
-    wrapped = np.round(crystal.frac_coords, decimals) % 1.0
-    for values in (crystal.lattice, wrapped):
-        rounded = np.round(values, decimals) + 0.0  # + 0.0 turns -0.0 into 0.0
-        content.update(np.ascontiguousarray(rounded).tobytes())
-    content.update(np.ascontiguousarray(crystal.atomic_numbers).tobytes())
-    return content.hexdigest()[:32]
+    sites = _rounded(np.round(frac_coords, decimals) % 1.0, decimals).tobytes()
+    cells, numbers = _rounded(lattices, decimals), np.ascontiguousarray(atomic_numbers, dtype=np.int64)
+    return [
+        hashlib.sha256(b"".join((cell.tobytes(), sites, elements.tobytes()))).hexdigest()[:_DIGEST_LENGTH]
+        for cell, elements in zip(cells, numbers, strict=True)
+    ]
+
+
+def _rounded(values: np.ndarray, decimals: int) -> np.ndarray:
+    return np.ascontiguousarray(np.round(values, decimals) + 0.0)  # + 0.0 turns -0.0 into 0.0
 
 
 def with_volume(crystal: Crystal, volume: float) -> Crystal:

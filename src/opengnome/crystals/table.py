@@ -68,6 +68,33 @@ class CrystalTable:
         return cls(arrow)
 
     @classmethod
+    def from_arrays(
+        cls,
+        *,
+        ids: Sequence[str],
+        reduced_formulas: Sequence[str],
+        n_atoms: np.ndarray,
+        lattices: np.ndarray,
+        atomic_numbers: np.ndarray,
+        frac_coords: np.ndarray,
+        columns: Mapping[str, pa.Array] | None = None,
+    ) -> "CrystalTable":
+        """Table of flat arrays as its properties of the same names give them; they are not checked.
+
+        For generators, whose crystals are right by construction: no Python object is made per crystal.
+        """
+        atoms = np.concatenate([[0], np.cumsum(n_atoms)]).astype(np.int32)
+        arrays = {
+            "id": pa.array(ids, pa.string()),
+            "reduced_formula": pa.array(reduced_formulas, pa.string()),
+            "n_atoms": pa.array(n_atoms, pa.int32()),
+            "lattice": _lists(9 * np.arange(len(n_atoms) + 1, dtype=np.int32), lattices.ravel(), pa.float64()),
+            "atomic_numbers": _lists(atoms, atomic_numbers, pa.int16()),
+            "frac_coords": _lists(3 * atoms, frac_coords.ravel(), pa.float64()),
+        }
+        return cls(pa.table(arrays | dict(columns or {})))
+
+    @classmethod
     def from_arrow(cls, arrow: pa.Table) -> "CrystalTable":
         """Adopt an Arrow table in the project's schema; `material_id` is renamed to `id`.
 
@@ -170,6 +197,10 @@ class CrystalTable:
 def concatenate(tables: Sequence[CrystalTable]) -> CrystalTable:
     """One table after another; columns that are missing somewhere are filled with nulls."""
     return CrystalTable(pa.concat_tables([t.arrow for t in tables], promote_options="permissive").combine_chunks())
+
+
+def _lists(offsets: np.ndarray, values: np.ndarray, of: pa.DataType) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, of))
 
 
 def _flat(column: pa.ChunkedArray, dtype: type) -> np.ndarray:

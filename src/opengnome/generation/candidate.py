@@ -1,65 +1,103 @@
-"""A candidate crystal and where it comes from."""
+"""Candidate crystals and where they come from, as arrays: no Python object is made per candidate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from itertools import chain
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 
-from opengnome.crystals import Crystal, CrystalTable, digest
+from opengnome.crystals import CrystalTable
+from opengnome.crystals.composition import reduced_formulas
+from opengnome.crystals.crystal import digests
 
 Method = Literal["ionic_substitution", "partial_substitution"]
 
 _ID_PREFIXES: dict[str, str] = {"ionic_substitution": "ion", "partial_substitution": "saps"}
-_DIGEST_LENGTH = 10
+_ID_DIGEST_LENGTH = 10
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """How a candidate was made."""
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """m crystals that one method made from one parent: other ions on its n sites, in a cell of another size."""
 
     method: Method
     parent_ids: tuple[str, ...]
-    """Ids of the crystals it was made from."""
-    replaced: str
-    """E.g. ``Ba2+->Sr2+; Ti4+->Zr4+ (1 of 2)``."""
-    probability: float
-    """Conditional probability of the substitution by the data-mined model."""
-    seed: int | None
-    """Seed of the call that made it; none where no seed took part."""
+    """Ids of the crystals they were made from."""
+    frac_coords: np.ndarray
+    """Fractional coordinates of the sites, shape (n, 3)."""
+    lattices: np.ndarray
+    """Lattice vectors as rows in A, shape (m, 3, 3)."""
+    atomic_numbers: np.ndarray
+    """Shape (m, n)."""
+    replaced: Sequence[str]
+    """E.g. ``Ba2+->Sr2+; Ti4+->Zr4+ (1 of 2)``, one per crystal."""
+    probabilities: np.ndarray
+    """Conditional probability of each substitution by the data-mined model, shape (m,)."""
+    seed: int
+    """Seed of the call that made them."""
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A crystal proposed for evaluation."""
-
-    crystal: Crystal
-    provenance: Provenance
+    def __len__(self) -> int:
+        return len(self.lattices)
 
     @cached_property
-    def digest(self) -> str:
-        """Content hash of the crystal."""
-        return digest(self.crystal)
+    def digests(self) -> list[str]:
+        """Content hash of each crystal, as `crystals.digest`."""
+        return digests(self.lattices, self.frac_coords, self.atomic_numbers)
+
+    @cached_property
+    def reduced_formulas(self) -> list[str]:
+        return reduced_formulas(self.atomic_numbers)
 
     @property
-    def id(self) -> str:
+    def ids(self) -> list[str]:
         """``<ion|saps>-<reduced formula>-<start of the digest>``."""
-        prefix = _ID_PREFIXES[self.provenance.method]
-        return f"{prefix}-{self.crystal.reduced_formula}-{self.digest[:_DIGEST_LENGTH]}"
+        prefix = _ID_PREFIXES[self.method]
+        pairs = zip(self.reduced_formulas, self.digests, strict=True)
+        return [f"{prefix}-{formula}-{digest[:_ID_DIGEST_LENGTH]}" for formula, digest in pairs]
+
+    def take(self, rows: np.ndarray) -> "Candidates":
+        """The crystals at `rows`."""
+        part = Candidates(
+            self.method,
+            self.parent_ids,
+            self.frac_coords,
+            self.lattices[rows],
+            self.atomic_numbers[rows],
+            [self.replaced[row] for row in rows.tolist()],
+            self.probabilities[rows],
+            self.seed,
+        )
+        part.__dict__["digests"] = [self.digests[row] for row in rows.tolist()]  # the dearest of all columns
+        return part
 
 
-def candidate_table(candidates: Sequence[Candidate]) -> CrystalTable:
+def candidate_table(parts: Sequence[Candidates]) -> CrystalTable:
     """Table of candidates with the columns method, parent_ids, replaced, probability and seed."""
-    provenances = [candidate.provenance for candidate in candidates]
-    return CrystalTable.from_crystals(
-        [candidate.crystal for candidate in candidates],
-        [candidate.id for candidate in candidates],
-        {
-            "method": pa.array([p.method for p in provenances], pa.string()),
-            "parent_ids": pa.array([list(p.parent_ids) for p in provenances], pa.list_(pa.string())),
-            "replaced": pa.array([p.replaced for p in provenances], pa.string()),
-            "probability": pa.array([p.probability for p in provenances], pa.float64()),
-            "seed": pa.array([p.seed for p in provenances], pa.int64()),
+    lengths = [len(part) for part in parts]
+    parents = [list(part.parent_ids) for part in parts]
+    return CrystalTable.from_arrays(
+        ids=list(chain.from_iterable(part.ids for part in parts)),
+        reduced_formulas=list(chain.from_iterable(part.reduced_formulas for part in parts)),
+        n_atoms=np.repeat([len(part.frac_coords) for part in parts], lengths).astype(np.int64),
+        lattices=_joined([part.lattices for part in parts], (0, 3, 3)),
+        atomic_numbers=_joined([part.atomic_numbers.ravel() for part in parts], (0,)),
+        frac_coords=_joined([np.tile(part.frac_coords, (len(part), 1)) for part in parts], (0, 3)),
+        columns={
+            "method": pa.array(_repeated([part.method for part in parts], lengths), pa.string()),
+            "parent_ids": pa.array(_repeated(parents, lengths), pa.list_(pa.string())),
+            "replaced": pa.array(list(chain.from_iterable(part.replaced for part in parts)), pa.string()),
+            "probability": pa.array(_joined([part.probabilities for part in parts], (0,)), pa.float64()),
+            "seed": pa.array(np.repeat([part.seed for part in parts], lengths).astype(np.int64), pa.int64()),
         },
     )
+
+
+def _joined(arrays: Sequence[np.ndarray], empty: tuple[int, ...]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.empty(empty)
+
+
+def _repeated(values: Sequence[Any], lengths: Sequence[int]) -> list[Any]:
+    return [value for value, length in zip(values, lengths, strict=True) for _ in range(length)]

@@ -8,7 +8,7 @@ import numpy as np
 
 from opengnome.crystals import CrystalTable
 from opengnome.errors import InvalidCrystalError
-from opengnome.generation.candidate import Candidate, candidate_table
+from opengnome.generation.candidate import Candidates, candidate_table
 from opengnome.generation.decoration import Decorations, build_candidates, count_reasons
 from opengnome.generation.filters import REASONS, CompositionScreen, Reason, mark_repeated
 from opengnome.generation.ions import species_table
@@ -54,34 +54,46 @@ def generate(
     screen = CompositionScreen.from_settings(settings, known_formulas)
     rejected: Counter[Reason] = Counter()
     fates: Counter[str] = Counter()
-    kept: dict[str, Candidate] = {}
+    kept: list[Candidates] = []
+    seen: set[str] = set()
     for row, parent_id in enumerate(parents.ids):
         parent = _usable_parent(parents, row, settings)
         if isinstance(parent, str):
             fates[parent] += 1
             continue
         try:
-            candidates, reasons = _from_parent(parent, settings, screen, parent_seed(seed, parent_id), seed)
+            parts, reasons = _from_parent(parent, settings, screen, parent_seed(seed, parent_id), seed)
         except InvalidCrystalError:  # only the searches for symmetry and for the reduced lattice raise it
             fates[_NO_SYMMETRY] += 1
             continue
         fates[_USED] += 1
         rejected += reasons
-        for candidate in candidates:
-            rejected[Reason.DUPLICATE] += candidate.digest in kept
-            kept.setdefault(candidate.digest, candidate)
+        for part in parts:
+            new = _unseen(part, seen)
+            rejected[Reason.DUPLICATE] += len(part) - len(new)
+            kept.append(new)
     return GenerationResult(
-        candidate_table(list(kept.values())),
+        candidate_table(kept),
         {
-            "proposed": len(kept) + rejected.total(),
+            "proposed": len(seen) + rejected.total(),
             **{name: rejected[reason] for reason, name in REASONS.items()},
-            "kept": len(kept),
+            "kept": len(seen),
         },
         {
             "parents": len(parents),
             **{fate: fates[fate] for fate in (_TOO_LARGE, _NOT_NEUTRAL, _NO_SYMMETRY, _USED)},
         },
     )
+
+
+def _unseen(part: Candidates, seen: set[str]) -> Candidates:
+    """The candidates whose digest is not among `seen`, which then holds them too."""
+    rows = []
+    for row, digest in enumerate(part.digests):
+        if digest not in seen:
+            seen.add(digest)
+            rows.append(row)
+    return part if len(rows) == len(part) else part.take(np.array(rows, dtype=np.int64))
 
 
 def parent_seed(seed: int, parent_id: str) -> int:
@@ -97,15 +109,15 @@ def _usable_parent(parents: CrystalTable, row: int, settings: GenerationSettings
 
 def _from_parent(
     parent: IonicParent, settings: GenerationSettings, screen: CompositionScreen, own_seed: int, seed: int
-) -> tuple[list[Candidate], Counter[Reason]]:
-    """All candidates of one parent, and its rejected proposals by reason."""
-    candidates: list[Candidate] = []
+) -> tuple[list[Candidates], Counter[Reason]]:
+    """All candidates of one parent by method, and its rejected proposals by reason."""
+    candidates: list[Candidates] = []
     rejected: Counter[Reason] = Counter()
     makers = {"ionic_substitution": _full_decorations, "partial_substitution": _partial_decorations}
     for method in settings.methods:
         decorations, by_composition = makers[method](parent, settings, screen, own_seed)
         built, by_structure = build_candidates(decorations, settings, seed=seed)
-        candidates += built
+        candidates.append(built)
         rejected += by_composition + by_structure
     return candidates, rejected
 
@@ -118,7 +130,13 @@ def _full_decorations(
     mark_repeated(codes, species_table().atomic_numbers[proposals.targets])
     codes[np.flatnonzero(codes == Reason.NONE)[settings.max_substitutions_per_parent :]] = Reason.CAP
     rows = np.flatnonzero(codes == Reason.NONE)
-    decorations = Decorations(parent, "ionic_substitution", proposals.decorate(rows), proposals.probabilities[rows])
+    decorations = Decorations(
+        parent,
+        "ionic_substitution",
+        proposals.decorate(rows),
+        proposals.probabilities[rows],
+        proposals.replaced(rows),
+    )
     return decorations, count_reasons(codes)
 
 
@@ -136,13 +154,17 @@ def _partial_decorations(
     elements = species_table().atomic_numbers[proposals.targets]
     mark_repeated(codes, np.column_stack([proposals.ions, elements, proposals.counts]))
     rejected = _count_groupings(proposals, groups, codes)
-    site_species, probabilities, n_left_out = proposals.take(np.flatnonzero(codes == Reason.NONE)).decorate(
+    allowed = proposals.take(np.flatnonzero(codes == Reason.NONE))
+    site_species, rows, n_left_out = allowed.decorate(
         groups,
         max_rows=settings.max_partial_per_parent,
         rng=np.random.default_rng([own_seed, 1]),  # not the stream that drew the groupings
     )
     rejected[Reason.CAP] += n_left_out
-    return Decorations(parent, "partial_substitution", site_species, probabilities), rejected
+    texts = allowed.replaced()
+    replaced = [texts[row] for row in rows.tolist()]
+    decorations = Decorations(parent, "partial_substitution", site_species, allowed.probabilities[rows], replaced)
+    return decorations, rejected
 
 
 def _count_groupings(proposals: PartialSubstitutions, groups: Groupings, codes: np.ndarray) -> Counter[Reason]:

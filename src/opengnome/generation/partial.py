@@ -82,7 +82,8 @@ class PartialSubstitutions:
         """Species position on every site, one row per composition and symmetry-unique group of sites.
 
         Of more than `max_rows` that many are drawn without weights. Returns the species, shape
-        (n_rows, n_atoms), the probability of each row, shape (n_rows,), and the number left out.
+        (n_rows, n_atoms), the composition each row is of (a row of this table), shape (n_rows,), and the number
+        left out.
         """
         keys = list(zip(self.ions.tolist(), self.counts.tolist()))
         chosen = {key: groups.choose(*key) for key in set(keys)}
@@ -95,7 +96,17 @@ class PartialSubstitutions:
         site_species = np.tile(self.parent.site_species, (len(picked), 1))
         for position, (row, left) in enumerate(zip(rows.tolist(), (ends[rows] - picked).tolist())):
             site_species[position, chosen[keys[row]][-left]] = self.targets[row]
-        return site_species, self.probabilities[rows], n_all - len(picked)
+        return site_species, rows, n_all - len(picked)
+
+    def replaced(self) -> list[str]:
+        """What each row replaces, e.g. ``Ti4+->Zr4+ (1 of 2)``."""
+        names, totals = species_table().names, self.parent.ion_counts.tolist()
+        ions = self.parent.ions.tolist()
+        texts = []
+        for ion, target, count in zip(self.ions.tolist(), self.targets.tolist(), self.counts.tolist(), strict=True):
+            share = "" if count == totals[ion] else f" ({count} of {totals[ion]})"
+            texts.append(f"{names[ions[ion]]}->{names[target]}{share}")
+        return texts
 
 
 def partial_substitutions(

@@ -31,6 +31,15 @@ class FullSubstitutions:
         """Species position on every site for the given rows, shape (len(rows), n_atoms)."""
         return self.targets[rows][:, self.parent.ion_of_site]
 
+    def replaced(self, rows: np.ndarray) -> list[str]:
+        """What the given rows replace, e.g. ``Ba2+->Sr2+; Ti4+->Zr4+``."""
+        names, ions = species_table().names, self.parent.ions.tolist()
+        changes = [{new: f"{names[old]}->{names[new]}" for new in range(len(names)) if new != old} for old in ions]
+        return [
+            "; ".join(sorted(change[new] for change, new in zip(changes, row, strict=True) if new in change))
+            for row in self.targets[rows].tolist()
+        ]
+
 
 def full_substitutions(parent: IonicParent, *, threshold: float, model: SubstitutionModel) -> FullSubstitutions:
     """All substitutions of the parent's ions above `threshold` that change at least one element.
