@@ -169,9 +169,10 @@ def _partial_decorations(
 
 def _count_groupings(proposals: PartialSubstitutions, groups: Groupings, codes: np.ndarray) -> Counter[Reason]:
     """Crystals behind the rejected compositions, by reason, counted without listing them."""
-    numbers = [groups.numbers(ion) for ion in range(len(groups.sites))]
     rejected: Counter[Reason] = Counter()
-    for ion, count, code in zip(proposals.ions.tolist(), proposals.counts.tolist(), codes.tolist()):
-        if code != Reason.NONE:
-            rejected[Reason(code)] += numbers[ion][count]
+    numbers = [np.array(groups.numbers(ion)) for ion in range(len(groups.sites))]
+    for ion, of_ion in enumerate(numbers):
+        rows = (proposals.ions == ion) & (codes != Reason.NONE)
+        crystals = np.bincount(codes[rows], weights=of_ion[proposals.counts[rows]], minlength=len(Reason))
+        rejected += Counter({reason: int(n) for reason, n in zip(Reason, crystals.tolist(), strict=True)})
     return rejected

@@ -1,6 +1,7 @@
 """Full ionic substitution: every atom of one or more ions is replaced."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -33,12 +34,17 @@ class FullSubstitutions:
 
     def replaced(self, rows: np.ndarray) -> list[str]:
         """What the given rows replace, e.g. ``Ba2+->Sr2+; Ti4+->Zr4+``."""
-        names, ions = species_table().names, self.parent.ions.tolist()
-        changes = [{new: f"{names[old]}->{names[new]}" for new in range(len(names)) if new != old} for old in ions]
+        changes = [_changes(ion) for ion in self.parent.ions.tolist()]
         return [
-            "; ".join(sorted(change[new] for change, new in zip(changes, row, strict=True) if new in change))
-            for row in self.targets[rows].tolist()
+            "; ".join(sorted(filter(None, map(tuple.__getitem__, changes, row)))) for row in self.targets[rows].tolist()
         ]
+
+
+@cache
+def _changes(ion: int) -> tuple[str, ...]:
+    """Text of the change of an ion into each of the species table, nothing for itself."""
+    names = species_table().names
+    return tuple("" if target == ion else f"{names[ion]}->{name}" for target, name in enumerate(names))
 
 
 def full_substitutions(parent: IonicParent, *, threshold: float, model: SubstitutionModel) -> FullSubstitutions:
