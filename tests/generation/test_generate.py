@@ -19,7 +19,7 @@ from opengnome.generation.volume import length_factors
 
 NICKEL_ALUMINIDE = Crystal(2.88 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0.5]], [28, 13])
 KNOWN = frozenset({"NaCl", "SrTiO3", "KCl", "BaTiO3", "MgO"})
-SMALL = GenerationSettings(max_substitutions_per_parent=60, max_partial_per_parent=40)
+SMALL = GenerationSettings(max_substitutions_per_parent=60, max_partial_per_parent=40, parents_without_states="skip")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,7 @@ def test_parents_are_used_or_counted_by_reason(result):
         "parents": 5,
         "more atoms than max_atoms": 1,
         "no charge-neutral oxidation states": 1,
+        "elements that the substitution model does not know": 0,
         "no space group or reduced lattice": 0,
         "used": 3,
     }
@@ -85,6 +86,33 @@ def test_kept_candidates_obey_every_rule(result):
         assert all(old != new for old, new in pairs)
         assert {ATOMIC_NUMBERS[new.rstrip("+-0123456789")] for _, new in pairs} <= set(crystal.atomic_numbers.tolist())
         assert all(len(table.indices(pair)) == 2 for pair in pairs)
+
+
+def test_a_parent_without_neutral_states_gives_what_keeps_its_valence_electrons():
+    magnetite_like = Crystal(5.0 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5]], [26, 26, 8])  # Fe2O
+    helium = Crystal(4.0 * np.eye(3), [[0, 0, 0], [0.5, 0.5, 0.5]], [2, 13])
+    parents = CrystalTable.from_crystals([NICKEL_ALUMINIDE, magnetite_like, helium], ["alloy", "suboxide", "helium"])
+    settings = GenerationSettings(methods=("ionic_substitution",))
+    result = generate(parents, settings, known_formulas=KNOWN, seed=0)
+    assert result.parent_counts["used"] == 2
+    assert result.parent_counts["elements that the substitution model does not know"] == 1
+    table, charges = species_table(), []
+    for replaced in result.table.column("replaced"):
+        pairs = table.indices([name for change in replaced.split("; ") for name in change.split("->")]).reshape(-1, 2)
+        charges.append((table.charges[pairs[:, 1]] - table.charges[pairs[:, 0]]).tolist())
+    alloys = [c for c, ids in zip(charges, result.table.column("parent_ids"), strict=True) if ids == ["alloy"]]
+    assert len(alloys) > 10
+    assert all(sum(changes) == 0 for changes in alloys)  # one atom of each
+    assert "CoAl" in result.table.reduced_formulas or "AlCo" in result.table.reduced_formulas
+    assert ionic_parent(magnetite_like, "p") is None
+    assert ionic_parent(magnetite_like, "p", usual=True).charge != 0
+
+
+def test_a_metal_grows_by_covalent_radii():
+    parent = ionic_parent(NICKEL_ALUMINIDE, "alloy", usual=True)
+    other = ionic_parent(Crystal(2.88 * np.eye(3), NICKEL_ALUMINIDE.frac_coords, [46, 13]), "p", usual=True)
+    expected = (COVALENT_RADII[46] + COVALENT_RADII[13]) / (COVALENT_RADII[28] + COVALENT_RADII[13])
+    assert length_factors(parent, other.site_species[None])[0] == pytest.approx(expected)
 
 
 def test_same_arguments_same_result(parents, result):

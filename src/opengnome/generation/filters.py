@@ -51,11 +51,14 @@ class CompositionScreen:
     def from_settings(cls, settings: GenerationSettings, known_formulas: frozenset[str]) -> "CompositionScreen":
         return cls(settings.charge_balanced, settings.element_mask(), known_composition_keys(known_formulas))
 
-    def reasons(self, species: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Reason code of each composition: ions `species[i]` with `counts[i]` atoms, both shape (m, s)."""
+    def reasons(self, species: np.ndarray, counts: np.ndarray, *, charge: int) -> np.ndarray:
+        """Reason code of each composition: ions `species[i]` with `counts[i]` atoms, both shape (m, s).
+
+        `charge` is that of the parent, in e.
+        """
         table = species_table()
         elements = table.atomic_numbers[species]
-        unbalanced = (table.charges[species] * counts).sum(axis=1) != 0
+        unbalanced = (table.charges[species] * counts).sum(axis=1) != charge
         forbidden = ((counts > 0) & ~self.allowed[elements]).any(axis=1)
         codes = np.where(forbidden, Reason.ELEMENT, Reason.NONE)
         if self.charge_balanced:

@@ -24,6 +24,7 @@ from opengnome.generation.substitution import full_substitutions
 
 _TOO_LARGE = "more atoms than max_atoms"
 _NOT_NEUTRAL = "no charge-neutral oxidation states"
+_NOT_KNOWN = "elements that the substitution model does not know"
 _NO_SYMMETRY = "no space group or reduced lattice"
 _USED = "used"
 
@@ -81,7 +82,7 @@ def generate(
         },
         {
             "parents": len(parents),
-            **{fate: fates[fate] for fate in (_TOO_LARGE, _NOT_NEUTRAL, _NO_SYMMETRY, _USED)},
+            **{fate: fates[fate] for fate in (_TOO_LARGE, _NOT_NEUTRAL, _NOT_KNOWN, _NO_SYMMETRY, _USED)},
         },
     )
 
@@ -104,7 +105,8 @@ def parent_seed(seed: int, parent_id: str) -> int:
 def _usable_parent(parents: CrystalTable, row: int, settings: GenerationSettings) -> IonicParent | str:
     if parents.n_atoms[row] > settings.max_atoms:
         return _TOO_LARGE
-    return ionic_parent(parents[row], parents.ids[row]) or _NOT_NEUTRAL
+    usual = settings.parents_without_states == "usual_states"
+    return ionic_parent(parents[row], parents.ids[row], usual=usual) or (_NOT_KNOWN if usual else _NOT_NEUTRAL)
 
 
 def _from_parent(
@@ -126,7 +128,7 @@ def _full_decorations(
     parent: IonicParent, settings: GenerationSettings, screen: CompositionScreen, _own_seed: int
 ) -> tuple[Decorations, Counter[Reason]]:
     proposals = full_substitutions(parent, threshold=settings.threshold, model=settings.model)
-    codes = screen.reasons(proposals.targets, proposals.counts)
+    codes = screen.reasons(proposals.targets, proposals.counts, charge=parent.charge)
     mark_repeated(codes, species_table().atomic_numbers[proposals.targets])
     codes[np.flatnonzero(codes == Reason.NONE)[settings.max_substitutions_per_parent :]] = Reason.CAP
     rows = np.flatnonzero(codes == Reason.NONE)
@@ -150,7 +152,7 @@ def _partial_decorations(
         include_all="ionic_substitution" not in settings.methods,
     )
     groups = groupings(parent, symprec=settings.symprec, max_subsets=settings.max_subsets_per_count, seed=own_seed)
-    codes = screen.reasons(*proposals.compositions())
+    codes = screen.reasons(*proposals.compositions(), charge=parent.charge)
     elements = species_table().atomic_numbers[proposals.targets]
     mark_repeated(codes, np.column_stack([proposals.ions, elements, proposals.counts]))
     rejected = _count_groupings(proposals, groups, codes)

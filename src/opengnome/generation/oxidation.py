@@ -5,6 +5,7 @@ from functools import lru_cache
 import numpy as np
 
 from opengnome.crystals.composition import Composition
+from opengnome.crystals.elements import ELECTRONEGATIVITIES
 from opengnome.generation.ions import SpeciesTable, species_table
 
 
@@ -25,6 +26,28 @@ def oxidation_states(composition: Composition) -> dict[int, int] | None:
 def assign_ions(composition: Composition) -> tuple[int, ...] | None:
     """As `oxidation_states`, but as positions in the species table, in the order of `composition.counts`."""
     return _assign_ions(composition.reduced.counts)
+
+
+def usual_ions(composition: Composition) -> tuple[int, ...] | None:
+    """An ion for each element whether or not they balance: for intermetallics and mixed valence.
+
+    The most electronegative element takes its most frequent anion, the others their most frequent cation; an element
+    that has only the other sign takes that. Positions in the species table, in the order of `composition.counts`;
+    none when the model does not know an element.
+    """
+    table = species_table()
+    elements = composition.atomic_numbers
+    if any(z not in table.states for z in elements):
+        return None
+    anion = max(elements, key=lambda z: np.nan_to_num(ELECTRONEGATIVITIES[z])) if len(elements) > 1 else None
+    return tuple(_most_frequent(table, z, negative=z == anion) for z in elements)
+
+
+def _most_frequent(table: SpeciesTable, z: int, *, negative: bool) -> int:
+    states = np.array(table.states[z])
+    wanted = states[(table.charges[states] < 0) == negative]
+    options = wanted if len(wanted) else states
+    return int(options[table.frequencies[options].argmax()])
 
 
 @lru_cache(maxsize=65536)

@@ -9,7 +9,7 @@ import numpy as np
 from opengnome.crystals import Crystal
 from opengnome.errors import InvalidCrystalError
 from opengnome.generation.ions import species_table
-from opengnome.generation.oxidation import assign_ions
+from opengnome.generation.oxidation import assign_ions, usual_ions
 
 CONTACT_CUTOFF = 5.0
 """Pairs of sites further apart than this many A are never too close in a candidate."""
@@ -32,6 +32,17 @@ class IonicParent:
     def site_species(self) -> np.ndarray:
         """Position in the species table of each site's ion, shape (n_atoms,)."""
         return self.ions[self.ion_of_site]
+
+    @cached_property
+    def charge(self) -> int:
+        """Sum of the charges of all sites in e; not zero where no neutral states exist."""
+        return int(species_table().charges[self.site_species].sum())
+
+    @cached_property
+    def has_anions(self) -> bool:
+        """Whether ions of both signs are there; if not, the crystal is a metal and its atoms have covalent radii."""
+        charges = species_table().charges[self.ions]
+        return bool((charges < 0).any() and (charges > 0).any())
 
     @cached_property
     def ion_counts(self) -> np.ndarray:
@@ -67,12 +78,16 @@ class IonicParent:
         return _image_distances(self.crystal, CONTACT_CUTOFF)
 
 
-def ionic_parent(crystal: Crystal, parent_id: str) -> IonicParent | None:
-    """The crystal with the most common neutral oxidation states, or none when it has no such states."""
-    ions = assign_ions(crystal.composition)
+def ionic_parent(crystal: Crystal, parent_id: str, *, usual: bool = False) -> IonicParent | None:
+    """The crystal with the most common neutral oxidation states, or none when it has no such states.
+
+    With `usual` a crystal without such states gets the usual ones of its elements (`oxidation.usual_ions`).
+    """
+    composition = crystal.composition
+    ions = assign_ions(composition) or (usual_ions(composition) if usual else None)
     if ions is None:
         return None
-    elements = np.array(crystal.composition.atomic_numbers)
+    elements = np.array(composition.atomic_numbers)
     return IonicParent(parent_id, crystal, np.array(ions), np.searchsorted(elements, crystal.atomic_numbers))
 
 

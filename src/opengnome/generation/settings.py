@@ -1,6 +1,6 @@
 """Settings of candidate generation."""
 
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -27,7 +27,11 @@ class GenerationSettings(Settings):
     normalisation: Normalisation = "floored"
     """Normalisation of the conditional probability; see `SubstitutionModel`."""
     charge_balanced: bool = True
-    """Keep only neutral candidates (the paper's early rounds; it dropped the rule later)."""
+    """Keep only candidates with the total charge of their parent: the neutral ones (the paper's early rounds; it
+    dropped the rule later), and of a parent without neutral states those that keep the sum of its usual charges."""
+    parents_without_states: Literal["usual_states", "skip"] = "usual_states"
+    """Parents whose elements have no neutral oxidation states, intermetallics and mixed valence above all: give each
+    element its usual state, or make nothing from them."""
     max_substitutions_per_parent: int = Field(100, ge=1)
     """Of the new, allowed compositions reached by full substitution, the most probable this many."""
     max_partial_per_parent: int = Field(100, ge=1)
