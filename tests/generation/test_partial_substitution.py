@@ -10,7 +10,7 @@ from opengnome.crystals.symmetry import space_group_number
 from opengnome.generation import GenerationSettings, generate
 from opengnome.generation.ions import species_table
 from opengnome.generation.parent import ionic_parent
-from opengnome.generation.partial import groupings, partial_substitutions
+from opengnome.generation.partial import expanded_parents, groupings, partial_substitutions
 from opengnome.generation.probabilities import PAPER
 
 ONLY_PARTIAL = GenerationSettings(
@@ -41,6 +41,40 @@ def test_double_perovskite_comes_from_the_perovskite(double_cell):
     assert crystal.volume > double_cell.volume  # zirconium is larger than titanium
     assert result.table.column("parent_ids")[rows[0]] == ["SrTiO3"]
     assert result.table.ids[rows[0]].startswith("saps-Sr2ZrTiO6-")
+
+
+def test_double_perovskites_of_the_primitive_cell(perovskite):
+    """In supercells of two cells titanium orders as in rock salt, in columns, or in layers."""
+    parents = CrystalTable.from_crystals([perovskite], ["SrTiO3"])
+    settings = ONLY_PARTIAL.model_copy(update={"supercell_size": 2})
+    result = generate(parents, settings, known_formulas=frozenset({"SrTiO3"}), seed=0)
+    rows = [i for i, r in enumerate(result.table.column("replaced")) if r == "Ti4+->Zr4+ (1 of 2)"]
+    assert {space_group_number(result.table[i]) for i in rows} == {225, 123}
+    assert len(rows) == 3
+    assert result.counts["proposed"] == result.counts["kept"] + sum(
+        n for name, n in result.counts.items() if name not in ("proposed", "kept")
+    )
+
+
+def test_rock_salt_orders_in_layers(rock_salt):
+    """Half of the cations of the primitive cell: layers along (111) as in LiCoO2, or along (100)."""
+    settings = ONLY_PARTIAL.model_copy(update={"supercell_size": 2})
+    result = generate(CrystalTable.from_crystals([rock_salt]), settings, known_formulas=frozenset(), seed=0)
+    rows = [i for i, r in enumerate(result.table.column("replaced")) if r == "Na1+->Li1+ (1 of 2)"]
+    assert sorted(space_group_number(result.table[i]) for i in rows) == [123, 166]
+
+
+def test_what_a_smaller_cell_gives_is_not_made_again(perovskite):
+    """Two of six oxygens in a doubled cell: none that repeats one of three in the single cell."""
+    parent = ionic_parent(perovskite, "p")
+    oxygen = parent.ions.tolist().index(species_table().index["O2-"])
+    for cell in expanded_parents(parent, size=2, max_atoms=20, symprec=0.01):
+        everything = groupings(cell, symprec=0.01, max_subsets=1000).choose(oxygen, 2)
+        new = groupings(cell, symprec=0.01, max_subsets=1000, expanded_from=perovskite.lattice).choose(oxygen, 2)
+        matcher = StructureMatcher(primitive_cell=True, scale=False)
+        small = [len(matcher._get_reduced_structure(decorated(cell.crystal, c))) == 5 for c in everything]
+        assert len(new) == len(everything) - sum(small) > 0
+        assert sum(small) > 0
 
 
 def test_single_cell_has_no_partial_titanium(perovskite):
@@ -121,3 +155,13 @@ def test_candidate_replacements_are_the_likely_single_ions(double_cell):
     species, counts = proposals.compositions()
     assert (counts.sum(axis=1) == double_cell.n_atoms).all()
     assert species.shape == counts.shape == (len(proposals), 4)
+
+
+def test_whole_orbits_keep_the_space_group(double_cell):
+    """Oxygen is one orbit of six atoms here, strontium and titanium are orbits of two."""
+    parents = CrystalTable.from_crystals([double_cell], ["SrTiO3"])
+    settings = ONLY_PARTIAL.model_copy(update={"whole_orbits": True, "charge_balanced": False})
+    result = generate(parents, settings, known_formulas=frozenset({"SrTiO3"}), seed=0)
+    assert len(result.table) > 20
+    assert {space_group_number(crystal) for crystal in result.table} == {221}
+    assert not any("of" in replaced for replaced in result.table.column("replaced"))

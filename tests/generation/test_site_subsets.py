@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opengnome.generation.subsets import ENUMERATION_LIMIT, canonical_subsets, n_unique_subsets, unique_subsets
+from opengnome.generation.subsets import (
+    ENUMERATION_LIMIT,
+    canonical_subsets,
+    n_orbit_unions,
+    n_unique_subsets,
+    orbit_unions,
+    unique_subsets,
+)
 
 
 def closure(generators):
@@ -74,3 +81,25 @@ def test_too_many_subsets_are_drawn_by_seed():
 def test_impossible_sizes_are_refused(size):
     with pytest.raises(ValueError, match="between 1 and the number of sites, 3"):
         unique_subsets(np.array([[0, 1, 2]]), size, max_subsets=1, rng=np.random.default_rng(0))
+
+
+@given(st.integers(2, 6).flatmap(lambda n: st.lists(st.permutations(range(n)), min_size=1, max_size=2)))
+@settings(max_examples=40, deadline=None)
+def test_unions_of_orbits_are_the_subsets_that_the_group_leaves_in_place(generators):
+    group = closure(generators)
+    n_sites = group.shape[1]
+    for size in range(1, n_sites + 1):
+        fixed = [
+            s for s in combinations(range(n_sites), size) if all(set(p[list(s)].tolist()) == set(s) for p in group)
+        ]
+        found = orbit_unions(group, size, max_subsets=1000)
+        assert [tuple(row) for row in found.tolist()] == fixed
+        assert n_orbit_unions(group)[size] == len(fixed)
+
+
+def test_whole_orbits_are_not_lost_where_subsets_are_drawn():
+    """Half of forty sites in two orbits of twenty: one of 10^11 subsets each."""
+    shift = np.array([[(i + s) % 20 + 20 * (i // 20) for i in range(40)] for s in range(20)])
+    found = unique_subsets(shift, 20, max_subsets=10, rng=np.random.default_rng(0))
+    assert len(found) == 10
+    assert {tuple(range(20)), tuple(range(20, 40))} <= {tuple(row) for row in found.tolist()}

@@ -16,6 +16,7 @@ from opengnome.generation.parent import IonicParent, ionic_parent
 from opengnome.generation.partial import (
     Groupings,
     PartialSubstitutions,
+    expanded_parents,
     groupings,
     partial_substitutions,
 )
@@ -117,16 +118,16 @@ def _from_parent(
     rejected: Counter[Reason] = Counter()
     makers = {"ionic_substitution": _full_decorations, "partial_substitution": _partial_decorations}
     for method in settings.methods:
-        decorations, by_composition = makers[method](parent, settings, screen, own_seed)
-        built, by_structure = build_candidates(decorations, settings, seed=seed)
-        candidates.append(built)
-        rejected += by_composition + by_structure
+        for decorations, by_composition in makers[method](parent, settings, screen, own_seed):
+            built, by_structure = build_candidates(decorations, settings, seed=seed)
+            candidates.append(built)
+            rejected += by_composition + by_structure
     return candidates, rejected
 
 
 def _full_decorations(
     parent: IonicParent, settings: GenerationSettings, screen: CompositionScreen, _own_seed: int
-) -> tuple[Decorations, Counter[Reason]]:
+) -> list[tuple[Decorations, Counter[Reason]]]:
     proposals = full_substitutions(parent, threshold=settings.threshold, model=settings.model)
     codes = screen.reasons(proposals.targets, proposals.counts, charge=parent.charge)
     mark_repeated(codes, species_table().atomic_numbers[proposals.targets])
@@ -139,19 +140,48 @@ def _full_decorations(
         proposals.probabilities[rows],
         proposals.replaced(rows),
     )
-    return decorations, count_reasons(codes)
+    return [(decorations, count_reasons(codes))]
 
 
 def _partial_decorations(
     parent: IonicParent, settings: GenerationSettings, screen: CompositionScreen, own_seed: int
+) -> list[tuple[Decorations, Counter[Reason]]]:
+    """Partial substitutions in the parent's cell, and in its supercells where the settings ask for them."""
+    larger = expanded_parents(
+        parent, size=settings.supercell_size, max_atoms=settings.max_supercell_atoms, symprec=settings.symprec
+    )
+    cap = settings.max_partial_per_parent
+    caps = [cap, *np.diff(np.linspace(0, cap, len(larger) + 1).astype(int)).tolist()]
+    lattices = [None, *[parent.crystal.lattice] * len(larger)]
+    return [
+        _partial_in_cell(cell, settings, screen, own_seed + i, max_rows=max_rows, expanded_from=lattice)
+        for i, (cell, max_rows, lattice) in enumerate(zip([parent, *larger], caps, lattices, strict=True))
+    ]
+
+
+def _partial_in_cell(
+    parent: IonicParent,
+    settings: GenerationSettings,
+    screen: CompositionScreen,
+    own_seed: int,
+    *,
+    max_rows: int,
+    expanded_from: np.ndarray | None,
 ) -> tuple[Decorations, Counter[Reason]]:
     proposals = partial_substitutions(
         parent,
         threshold=settings.threshold,
         model=settings.model,
-        include_all="ionic_substitution" not in settings.methods,
+        include_all="ionic_substitution" not in settings.methods and expanded_from is None,
     )
-    groups = groupings(parent, symprec=settings.symprec, max_subsets=settings.max_subsets_per_count, seed=own_seed)
+    groups = groupings(
+        parent,
+        symprec=settings.symprec,
+        max_subsets=settings.max_subsets_per_count,
+        seed=own_seed,
+        expanded_from=expanded_from,
+        whole_orbits=settings.whole_orbits,
+    )
     codes = screen.reasons(*proposals.compositions(), charge=parent.charge)
     elements = species_table().atomic_numbers[proposals.targets]
     mark_repeated(codes, np.column_stack([proposals.ions, elements, proposals.counts]))
@@ -159,7 +189,7 @@ def _partial_decorations(
     allowed = proposals.take(np.flatnonzero(codes == Reason.NONE))
     site_species, rows, n_left_out = allowed.decorate(
         groups,
-        max_rows=settings.max_partial_per_parent,
+        max_rows=max_rows,
         rng=np.random.default_rng([own_seed, 1]),  # not the stream that drew the groupings
     )
     rejected[Reason.CAP] += n_left_out

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opengnome.crystals.symmetry import site_permutations, symmetry_dataset
+from opengnome.crystals.symmetry import SymmetryDataset, site_permutations, symmetry_dataset
 from opengnome.generation.ions import species_table
 from opengnome.generation.parent import IonicParent
 from opengnome.generation.probabilities import SubstitutionModel
-from opengnome.generation.subsets import n_unique_subsets, unique_subsets
+from opengnome.generation.subsets import n_orbit_unions, n_unique_subsets, orbit_unions, unique_subsets
+from opengnome.generation.supercells import supercell_of, unique_supercells
+
+_SAME_VECTOR = 1e-3  # in units of a lattice vector; the shifts of a supercell are fractions of small integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,19 +33,29 @@ class Groupings:
     """Most groups of one ion and one count."""
     seed: int
     """Seed of the draws that are needed where there are more groups than `max_subsets`."""
+    repeats: tuple[np.ndarray, ...]
+    """For each ion, how the lattice vectors of the cell that was expanded permute its sites, shape (index - 1,
+    n_sites); none in a cell that was not. Groups that one of them leaves in place belong to the smaller cell."""
+    whole_orbits: bool = False
+    """Only unions of whole orbits (Wyckoff sites) of the space group, instead of any sites."""
 
     def numbers(self, ion: int) -> list[int]:
         """How many groups of 0, 1, ... all atoms `choose` finds for an ion.
 
-        Exact where the groups are listed; where they must be drawn, `choose` may find a few less.
+        Exact where the groups are listed; where they must be drawn, `choose` may find a few less. In a supercell
+        those of the smaller cell are counted as well.
         """
-        return [min(n, self.max_subsets) for n in n_unique_subsets(self.permutations[ion])]
+        count = n_orbit_unions if self.whole_orbits else n_unique_subsets
+        return [min(n, self.max_subsets) for n in count(self.permutations[ion])]
 
     def choose(self, ion: int, count: int) -> np.ndarray:
         """Sites to replace, one row per symmetry class of `count` atoms of an ion, shape (m, count)."""
-        rng = np.random.default_rng((self.seed, ion, count))
-        subsets = unique_subsets(self.permutations[ion], count, max_subsets=self.max_subsets, rng=rng)
-        return self.sites[ion][subsets]
+        if self.whole_orbits:
+            subsets = orbit_unions(self.permutations[ion], count, max_subsets=self.max_subsets)
+        else:
+            rng = np.random.default_rng((self.seed, ion, count))
+            subsets = unique_subsets(self.permutations[ion], count, max_subsets=self.max_subsets, rng=rng)
+        return self.sites[ion][subsets[~_left_in_place(subsets, self.repeats[ion])]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,13 +145,58 @@ def partial_substitutions(
     return PartialSubstitutions(parent, ions, targets, counts, columns[targets, ions])
 
 
-def groupings(parent: IonicParent, *, symprec: float, max_subsets: int, seed: int = 0) -> Groupings:
+def groupings(
+    parent: IonicParent,
+    *,
+    symprec: float,
+    max_subsets: int,
+    seed: int = 0,
+    expanded_from: np.ndarray | None = None,
+    whole_orbits: bool = False,
+) -> Groupings:
     """The symmetry-unique groups of sites of a parent.
 
-    Raises `InvalidCrystalError` when no space group fits the parent within `symprec` (A).
+    `expanded_from` is the lattice (3, 3) of the smaller cell when the parent's is a supercell. Raises
+    `InvalidCrystalError` when no space group fits the parent within `symprec` (A).
     """
     dataset = symmetry_dataset(parent.crystal, symprec=symprec)
     permutations = site_permutations(parent.crystal, dataset)
     sites = tuple(np.flatnonzero(parent.ion_of_site == ion) for ion in range(len(parent.ions)))
     groups = tuple(np.unique(np.searchsorted(s, permutations[:, s]), axis=0) for s in sites)
-    return Groupings(sites, groups, max_subsets, seed)
+    shifts = permutations[_translations(parent, dataset, expanded_from)]
+    repeats = tuple(np.searchsorted(s, shifts[:, s]) for s in sites)
+    return Groupings(sites, groups, max_subsets, seed, repeats, whole_orbits)
+
+
+def expanded_parents(parent: IonicParent, *, size: int, max_atoms: int, symprec: float) -> list[IonicParent]:
+    """The parent in its symmetry-unique supercells of 2 to `size` cells that hold at most `max_atoms` atoms.
+
+    Raises as `groupings`.
+    """
+    largest = min(size, max_atoms // parent.crystal.n_atoms)
+    if largest < 2:
+        return []
+    rotations = symmetry_dataset(parent.crystal, symprec=symprec).rotations
+    cells = [
+        supercell_of(parent.crystal, matrix)
+        for index in range(2, largest + 1)
+        for matrix in unique_supercells(rotations, index)
+    ]
+    return [IonicParent(parent.id, cell, parent.ions, parent.ion_of_site[sites]) for cell, sites in cells]
+
+
+def _translations(parent: IonicParent, dataset: SymmetryDataset, lattice: np.ndarray | None) -> np.ndarray:
+    """Positions of the operations that only shift, by a vector of `lattice` that is none of the parent's own."""
+    if lattice is None:
+        return np.empty(0, dtype=np.int64)
+    pure = (dataset.rotations == np.eye(3, dtype=np.int64)).all(axis=(1, 2))
+    steps = dataset.translations @ parent.crystal.lattice @ np.linalg.inv(lattice)
+    of_lattice = (np.abs(steps - np.round(steps)) < _SAME_VECTOR).all(axis=1)
+    moves = (np.abs(dataset.translations - np.round(dataset.translations)) > _SAME_VECTOR).any(axis=1)
+    return np.flatnonzero(pure & of_lattice & moves)
+
+
+def _left_in_place(subsets: np.ndarray, repeats: np.ndarray) -> np.ndarray:
+    """Whether one of the permutations (r, n_sites) maps a sorted subset onto itself; subsets (m, k), result (m,)."""
+    images = np.sort(repeats[:, subsets], axis=-1)
+    return np.asarray((images == subsets).all(axis=-1).any(axis=0))

@@ -37,6 +37,15 @@ class GenerationSettings(Settings):
     max_partial_per_parent: int = Field(100, ge=1)
     """Of the partial substitutions to new, allowed compositions, this many, drawn by seed without weights:
     the most probable ones would all be groupings of one pair of ions."""
+    supercell_size: int = Field(1, ge=1)
+    """Partial substitution also in the symmetry-unique supercells of up to this many parent cells (2 makes double
+    perovskites of the primitive perovskite cell, and layered oxides of rock salt); as many again as
+    `max_partial_per_parent` come from them, spread over the supercells."""
+    max_supercell_atoms: int = Field(20, ge=1)
+    """Largest supercell."""
+    whole_orbits: bool = False
+    """Replace only whole orbits of the parent's space group, so that it keeps its symmetry; else any groups of sites.
+    The paper does not say which it did."""
     max_subsets_per_count: int = Field(100, ge=1)
     """Symmetry-unique groupings of one ion's atoms per number of atoms replaced; drawn by seed if more."""
     symprec: float = Field(0.01, gt=0)

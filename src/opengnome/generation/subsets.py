@@ -24,21 +24,57 @@ def unique_subsets(permutations: np.ndarray, size: int, *, max_subsets: int, rng
     `permutations` is the whole group, shape (n_operations, n_sites): operation o takes site i to
     permutations[o, i]. Returns sorted subsets, shape (m, size), in lexicographic order. All classes are
     found when there are at most `ENUMERATION_LIMIT` subsets; when more than `max_subsets` classes are found,
-    that many are drawn at random, each with equal probability. Beyond the limit subsets are drawn
-    uniformly, which favours classes with many members.
+    that many are drawn at random, each with equal probability. Beyond the limit unions of whole orbits come first,
+    which uniform draws would hardly meet, and the rest is drawn uniformly, which favours classes with many members.
     """
     n_sites = permutations.shape[1]
     if not 1 <= size <= n_sites:
         raise ValueError(f"{size=} must be between 1 and the number of sites, {n_sites}")
     if math.comb(n_sites, size) <= ENUMERATION_LIMIT:
+        unions = np.empty((0, size), dtype=np.int64)
         subsets = np.array(list(combinations(range(n_sites), size)))
     else:
+        unions = orbit_unions(permutations, size, max_subsets=max_subsets)
         draws = rng.random((_DRAWS_PER_SUBSET * max_subsets, n_sites))
         subsets = np.sort(np.argpartition(draws, size - 1, axis=1)[:, :size], axis=1)
     classes = np.unique(canonical_subsets(permutations, subsets), axis=0)
-    if len(classes) > max_subsets:
-        classes = classes[np.sort(rng.choice(len(classes), max_subsets, replace=False))]
-    return classes
+    n_wanted = max_subsets - len(unions)
+    if len(classes) > n_wanted:
+        classes = classes[np.sort(rng.choice(len(classes), n_wanted, replace=False))]
+    return np.unique(np.concatenate([unions, classes]), axis=0) if len(unions) else classes
+
+
+def orbit_unions(permutations: np.ndarray, size: int, *, max_subsets: int) -> np.ndarray:
+    """Unions of whole orbits of the group with `size` sites, sorted, at most `max_subsets` of them; (m, size).
+
+    The group leaves each in place, so that no two are in one class. Shapes as in `unique_subsets`.
+    """
+    orbits = [np.unique(permutations[:, site]) for site in _first_sites(permutations)]
+    found: list[np.ndarray] = []
+    stack: list[tuple[int, tuple[int, ...], int]] = [(0, (), 0)]
+    while stack and len(found) < max_subsets:
+        position, chosen, n_sites = stack.pop()
+        if n_sites == size:
+            found.append(np.sort(np.concatenate([orbits[i] for i in chosen])))
+        elif position < len(orbits):
+            stack.append((position + 1, chosen, n_sites))
+            if n_sites + len(orbits[position]) <= size:
+                stack.append((position + 1, (*chosen, position), n_sites + len(orbits[position])))
+    return np.array(sorted(found, key=lambda union: union.tolist()), dtype=np.int64).reshape(-1, size)
+
+
+def n_orbit_unions(permutations: np.ndarray) -> list[int]:
+    """Number of unions of whole orbits with 0, 1, ... n_sites sites."""
+    numbers = [1] + [0] * permutations.shape[1]
+    for site in _first_sites(permutations):
+        length = len(np.unique(permutations[:, site]))
+        numbers = [n + (numbers[k - length] if k >= length else 0) for k, n in enumerate(numbers)]
+    return numbers
+
+
+def _first_sites(permutations: np.ndarray) -> list[int]:
+    """The first site of every orbit."""
+    return np.unique(permutations.min(axis=0)).tolist()
 
 
 def canonical_subsets(permutations: np.ndarray, subsets: np.ndarray) -> np.ndarray:
