@@ -260,6 +260,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--members", type=int, default=4)
     parser.add_argument("--folds", type=int, action="append", help="folds to train, all by default")
+    parser.add_argument("--train", type=int, action="append", metavar="MEMBER", help="members to train, all by default")
     parser.add_argument("--extra", type=Path)
     parser.add_argument("--train-on-extra", action="store_true")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
@@ -273,7 +274,7 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     settings = load(CompositionalTrainSettings, None, options.overrides)
     if not options.evaluate_only:
-        for member in range(options.members):  # members outside: the first results are of all folds
+        for member in options.train or range(options.members):  # members outside: the first results are of all folds
             for fold in options.folds or range(4):
                 path = output / f"fold-{fold}-member-{member}.npz"
                 if not path.exists():
