@@ -247,17 +247,28 @@ def generate(
     seed: Annotated[int, typer.Option("--seed", help="Seed of all draws.", min=0)] = 0,
     settings: SettingsFile = None,
     overrides: Overrides = [],  # noqa: B006
+    workers: Annotated[int, typer.Option("--workers", "-j", help="Processes; 0 is one per core.", min=0)] = 0,
+    quiet: Quiet = False,
 ) -> None:
     """Make candidates from parents by ionic and symmetry-aware partial substitution.
 
+    The candidates do not depend on the number of workers; killed, the same command goes on where it was.
+
     Example: `opengnome generate parents/ -o candidates.parquet --set max_atoms=20`
     """
-    from opengnome.campaign.commands import generate_candidates
+    from opengnome.campaign import Progress
+    from opengnome.campaign.candidates import generate_candidates
     from opengnome.generation import GenerationSettings
     from opengnome.settings import load
 
     counts, failed = generate_candidates(
-        parents, output, known=known, seed=seed, settings=load(GenerationSettings, settings, overrides)
+        parents,
+        output,
+        known=known,
+        seed=seed,
+        settings=load(GenerationSettings, settings, overrides),
+        workers=workers,
+        progress=Progress(quiet=quiet),
     )
     for name, count in counts.items():
         typer.echo(f"{name}: {count}")

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from opengnome.campaign import Progress
-from opengnome.campaign.commands import generate_candidates, hull_rows, predict_rows, relax_rows
+from opengnome.campaign.candidates import generate_candidates
+from opengnome.campaign.commands import hull_rows, predict_rows, relax_rows
 from opengnome.campaign.tables import emit, failure, write_rows
 from opengnome.campaign.train import TrainSettings, train_ensemble
 from opengnome.cli import app
@@ -136,7 +137,12 @@ def test_hull_of_a_table(known_table: Path) -> None:
 def test_candidates_from_files(known_table: Path, tmp_path: Path) -> None:
     settings = GenerationSettings(max_substitutions_per_parent=5)
     counts, failed = generate_candidates(
-        [known_table], tmp_path / "candidates.parquet", known=None, seed=1, settings=settings
+        [known_table],
+        tmp_path / "candidates.parquet",
+        known=None,
+        seed=1,
+        settings=settings,
+        progress=Progress(quiet=True),
     )
     table = pq.read_table(tmp_path / "candidates.parquet")
     assert not failed

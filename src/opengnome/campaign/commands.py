@@ -1,4 +1,4 @@
-"""The functions behind `predict`, `hull`, `generate` and `relax`: files in, a row per crystal out."""
+"""The functions behind `predict`, `hull` and `relax`: files in, a row per crystal out."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,15 +14,15 @@ from opengnome.campaign.execution import Ended, Unit, local_executor
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.pool import hull_formation_energies
 from opengnome.campaign.progress import Progress
+from opengnome.campaign.reading import read_all
 from opengnome.campaign.results import CampaignResults
 from opengnome.campaign.selection import Pool
 from opengnome.campaign.tables import OK, Row, failure
 from opengnome.crystals import Composition, Crystal, CrystalTable
 from opengnome.crystals.elements import atomic_number
-from opengnome.crystals.io import ReadRow, read_crystals, read_table, write_crystals
+from opengnome.crystals.io import read_table, write_crystals
 from opengnome.datasets import KnownSetSettings, load_known_set
 from opengnome.errors import CampaignError, InvalidCrystalError, MissingReferenceError
-from opengnome.generation import GenerationSettings, generate
 from opengnome.hull import Hull, hull_table
 from opengnome.models import VOLUME_SCALES, CompositionalEnsemble, Ensemble, shipped_ensemble
 from opengnome.oracles import Calculation, OracleSettings, Status, make_oracle, read_calculation
@@ -39,7 +39,7 @@ def predict_rows(
     energy above it and the probability of being stable. A crystal that cannot be read, or has
     no graph, is a row with status and reason.
     """
-    read = _read(paths)
+    read = read_all(paths)
     good = [(r.id, r.crystal) for r in read if r.crystal is not None]
     rows = {r.id: failure(r.id, INVALID, r.reason) for r in read if r.crystal is None}
     if good:
@@ -93,20 +93,6 @@ def hull_rows(path: Path, *, system: str | None = None) -> list[Row]:
     return hull_table(hull, entries) + (_rows_without_energy(path, hull, allowed) if path.is_file() else [])
 
 
-def generate_candidates(
-    paths: Sequence[Path], output: Path, *, known: Path | None, seed: int, settings: GenerationSettings
-) -> tuple[dict[str, int], list[ReadRow]]:
-    """Candidates from the crystals in `paths`, written to `output`; counts, and parents that could not be read."""
-    read = _read(paths)
-    parents = [(r.id, r.crystal) for r in read if r.crystal is not None]
-    known_crystals = [] if known is None else [r.crystal for r in read_crystals(known) if r.crystal is not None]
-    formulas = frozenset(c.reduced_formula for c in [*(c for _, c in parents), *known_crystals])
-    table = CrystalTable.from_crystals([c for _, c in parents], [i for i, _ in parents])
-    result = generate(table, settings, known_formulas=formulas, seed=seed)
-    write_crystals(output, result.table)
-    return result.counts, [r for r in read if r.crystal is None]
-
-
 def relax_rows(
     paths: Sequence[Path],
     *,
@@ -120,7 +106,7 @@ def relax_rows(
 
     Full calculations are kept in the folder `keep` when given, and a finished one is never repeated.
     """
-    read = _read(paths)
+    read = read_all(paths)
     rows = {r.id: failure(r.id, INVALID, r.reason) for r in read if r.crystal is None}
     crystals = {r.id: r.crystal for r in read if r.crystal is not None}
     results: dict[str, Crystal] = {}
@@ -171,21 +157,6 @@ def _rows_without_energy(path: Path, hull: Hull, allowed: set[int] | None) -> li
         if identifier not in known
         and (allowed is None or set(Composition.from_formula(formula).atomic_numbers) <= allowed)
     ]
-
-
-def _read(paths: Sequence[Path]) -> list[ReadRow]:
-    """All rows of all paths, with ids made unique by the file they came from."""
-    rows: list[ReadRow] = []
-    taken: set[str] = set()
-    for path in paths:
-        for row in read_crystals(path):
-            identifier = row.id
-            n = 2
-            while identifier in taken:
-                identifier, n = f"{row.id}-{n}", n + 1
-            taken.add(identifier)
-            rows.append(ReadRow(identifier, row.crystal, row.reason))
-    return rows
 
 
 def _predicted(

@@ -9,12 +9,10 @@ from opengnome.campaign.events import Choice, Selected
 from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.selection import ARMS, Pool, choose, lowest_per_composition, within_window
 from opengnome.campaign.state import CampaignState
+from opengnome.campaign.work import DUPLICATE, KEPT
 from opengnome.crystals import Composition, CrystalTable, concatenate
 from opengnome.crystals.io import read_table, write_table
 from opengnome.hull import Hull
-
-_DUPLICATE, _KEPT = "duplicate", "kept"
-"""The generator's own names for crystals that were made before, and for those it gave."""
 
 
 def select_candidates(context: Context, state: CampaignState, number: int) -> Selected:
@@ -65,7 +63,7 @@ def _merge(context: Context, state: CampaignState, number: int) -> tuple[Crystal
         totals.update(shards[shard].counts)
     first = np.sort(np.unique(np.array(table.ids), return_index=True)[1])
     n_repeated = len(table) - len(first)
-    totals.update({_DUPLICATE: n_repeated, _KEPT: -n_repeated})  # proposed stays the sum of kept and rejected
+    totals.update({DUPLICATE: n_repeated, KEPT: -n_repeated})  # proposed stays the sum of kept and rejected
     return table.take(first), dict(totals)
 
 

@@ -1,9 +1,6 @@
 """The candidates of a round: generated from shards of parents, energies predicted."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-
-import pyarrow.parquet as pq
 
 from opengnome.campaign import work
 from opengnome.campaign.context import Context
@@ -44,11 +41,5 @@ def screen(context: Context, state: CampaignState, number: int, shards: Sequence
             round=number,
             shard=numbers[ended.unit.path],
             path=context.layout.relative(ended.unit.path),
-            counts=_shard_counts(ended.unit.path),
+            counts=work.shard_counts(ended.unit.path),
         )
-
-
-def _shard_counts(path: Path) -> dict[str, int]:
-    stored = pq.read_schema(path).metadata or {}
-    prefix = work.COUNT_PREFIX.encode()
-    return {k.removeprefix(prefix).decode(): int(v) for k, v in stored.items() if k.startswith(prefix)}

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from opengnome.campaign.settings import ScreeningSettings
 from opengnome.crystals import Composition, Crystal, CrystalTable, digest
 from opengnome.crystals.io import read_table, write_table
-from opengnome.generation import GenerationSettings, generate
+from opengnome.generation import GenerationResult, GenerationSettings, generate
 from opengnome.graphs import cached_store
 from opengnome.models import (
     AnyModelSettings,
@@ -27,6 +27,8 @@ from opengnome.oracles import Oracle, OracleSettings, make_oracle, write_calcula
 
 PARENTS_PREFIX = "parents: "
 """Prefix of the counts that are about parents, not candidates."""
+DUPLICATE, KEPT = "duplicate", "kept"
+"""The generator's own names for crystals that were made before, and for those it gave."""
 COUNT_PREFIX = "opengnome:count:"
 """Key prefix of the generation counts in the metadata of a shard file."""
 
@@ -118,12 +120,44 @@ def screen(
 ) -> None:
     """Candidates of parents start..stop with predicted energies; the file is a crystal table of all of them."""
     _one_thread()
-    parents = read_table(parents_path).slice(start, stop)
-    result = generate(parents, generation, known_formulas=_known_formulas(formulas_path), seed=seed)
+    result = _generated(parents_path, start, stop, formulas_path, generation, seed)
     table = result.table
     prediction = _ensemble(ensemble_path).predict(table, volume_scales=volume_scales(screening))
     for name in ("formation_energy_per_atom", "spread", "std", "volume_scale"):
         table = table.with_column(name, np.asarray(getattr(prediction, name), dtype=float))
+    _write_shard(path, table, result)
+
+
+def generate_shard(
+    *,
+    path: Path,
+    parents_path: Path,
+    start: int,
+    stop: int,
+    formulas_path: Path,
+    generation: GenerationSettings,
+    seed: int,
+) -> None:
+    """Candidates of parents start..stop without predictions; the file is a crystal table of all of them."""
+    result = _generated(parents_path, start, stop, formulas_path, generation, seed)
+    _write_shard(path, result.table, result)
+
+
+def shard_counts(path: Path) -> dict[str, int]:
+    """The counts of candidates and parents that are stored with a shard."""
+    stored = pq.read_schema(path).metadata or {}
+    prefix = COUNT_PREFIX.encode()
+    return {k.removeprefix(prefix).decode(): int(v) for k, v in stored.items() if k.startswith(prefix)}
+
+
+def _generated(
+    parents_path: Path, start: int, stop: int, formulas_path: Path, generation: GenerationSettings, seed: int
+) -> GenerationResult:
+    parents = read_table(parents_path).slice(start, stop)
+    return generate(parents, generation, known_formulas=_known_formulas(formulas_path), seed=seed)
+
+
+def _write_shard(path: Path, table: CrystalTable, result: GenerationResult) -> None:
     named = result.counts | {f"{PARENTS_PREFIX}{name}": n for name, n in result.parent_counts.items()}
     counts = {f"{COUNT_PREFIX}{name}": str(n) for name, n in named.items()}
     write_table(path, CrystalTable(table.arrow.replace_schema_metadata(counts)))

@@ -1,0 +1,117 @@
+"""Candidates from files of parents, in shards: the function behind `opengnome generate`."""
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from opengnome.campaign import work
+from opengnome.campaign.context import run_with_progress
+from opengnome.campaign.execution import Unit, local_executor
+from opengnome.campaign.learning import refuse_lost
+from opengnome.campaign.progress import Progress
+from opengnome.campaign.reading import read_all
+from opengnome.crystals import CrystalTable, concatenate
+from opengnome.crystals.io import ReadRow, read_crystals, read_table, write_crystals, write_table
+from opengnome.crystals.replacement import replace_file
+from opengnome.generation import GenerationSettings
+
+PARENTS_PER_SHARD = 50
+"""Parents of one unit of work. Fixed, so that the same parents give the same shards on any machine."""
+
+
+def generate_candidates(
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    known: Path | None,
+    seed: int,
+    settings: GenerationSettings,
+    workers: int = 1,
+    progress: Progress,
+) -> tuple[dict[str, int], list[ReadRow]]:
+    """Candidates from the crystals in `paths`, written to `output`; counts, and parents that could not be read.
+
+    The parents are cut into shards; each is a pure function of its parents, the settings, the known compositions and
+    the seed, and leaves a file in the folder ``<output>.shards`` until `output` is complete. So any number of workers
+    gives the same candidates in the same order, and a command that was killed goes on when it is given again.
+    """
+    read = read_all(paths)
+    parents = [(r.id, r.crystal) for r in read if r.crystal is not None]
+    known_crystals = [] if known is None else [r.crystal for r in read_crystals(known) if r.crystal is not None]
+    formulas = sorted({c.reduced_formula for c in [*(c for _, c in parents), *known_crystals]})
+    folder = output.with_name(f"{output.name}.shards")
+    table = CrystalTable.from_crystals([c for _, c in parents], [i for i, _ in parents])
+    units = _units(folder, table, formulas, seed=seed, settings=settings)
+    for ended in run_with_progress(units, lambda: local_executor(workers), progress=progress, stage="generating"):
+        refuse_lost(ended)
+    counts = _merge([unit.path for unit in units], output)
+    shutil.rmtree(folder, ignore_errors=True)
+    return counts, [r for r in read if r.crystal is None]
+
+
+def _units(
+    folder: Path, table: CrystalTable, formulas: Sequence[str], *, seed: int, settings: GenerationSettings
+) -> list[Unit]:
+    """One unit per shard, named by everything it depends on."""
+    parents_path, formulas_path = folder / "parents.parquet", folder / "formulas.txt"
+    write_table(parents_path, table)
+    replace_file(formulas_path, lambda path: path.write_text("\n".join(formulas) + "\n", encoding="utf-8"))
+    inputs = [work.file_digest(path) for path in (parents_path, formulas_path)]
+    units = []
+    for start in range(0, max(len(table), 1), PARENTS_PER_SHARD):
+        stop = min(start + PARENTS_PER_SHARD, len(table))
+        content = "\x1f".join([*inputs, settings.model_dump_json(), str(seed), str(start), str(stop)])
+        path = folder / f"{start:09d}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.parquet"
+        arguments = {
+            "path": path,
+            "parents_path": parents_path,
+            "start": start,
+            "stop": stop,
+            "formulas_path": formulas_path,
+            "generation": settings,
+            "seed": seed,
+        }
+        units.append(Unit(path, work.generate_shard, arguments))
+    return units
+
+
+def _merge(shards: Sequence[Path], output: Path) -> dict[str, int]:
+    """Write the shards one after another, crystals that an earlier one gave left out; the counts of all."""
+    counts: Counter[str] = Counter()
+    for shard in shards:
+        counts.update(work.shard_counts(shard))
+    kept = _without_repeats(shards, counts)
+    if output.suffix == ".parquet":  # a shard at a time: memory does not grow with the number of candidates
+        replace_file(output, lambda path: _write_parts(path, kept))
+    else:
+        write_crystals(output, concatenate(list(kept)))
+    return {name: n for name, n in counts.items() if not name.startswith(work.PARENTS_PREFIX)}
+
+
+def _without_repeats(shards: Sequence[Path], counts: Counter[str]) -> Iterator[CrystalTable]:
+    seen: set[int] = set()
+    for shard in shards:
+        table = read_table(shard)
+        keys = [int.from_bytes(hashlib.sha256(i.encode()).digest()[:8], "big") for i in table.ids]
+        new = np.array([key not in seen for key in keys], dtype=bool)
+        seen.update(keys)
+        n_repeated = int((~new).sum())
+        counts[work.DUPLICATE] += n_repeated
+        counts[work.KEPT] -= n_repeated  # proposed stays the sum of kept and rejected
+        yield CrystalTable(table.filter(new).arrow.replace_schema_metadata(None))
+
+
+def _write_parts(path: Path, parts: Iterator[CrystalTable]) -> None:
+    writer: pq.ParquetWriter | None = None
+    try:
+        for part in parts:
+            writer = writer or pq.ParquetWriter(path, part.arrow.schema, compression="zstd")
+            writer.write_table(part.arrow)
+    finally:
+        if writer is not None:
+            writer.close()
