@@ -51,6 +51,21 @@ class Select:
 
 
 @dataclass(frozen=True)
+class ProposeCompositions:
+    """Retrain the compositional model, score new compositions and choose those to search."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class SearchComposition:
+    """Relax random crystals of one chosen composition until its lowest one keeps coming back."""
+
+    round: int
+    candidate_id: str
+
+
+@dataclass(frozen=True)
 class Calculate:
     """Relax one crystal with the oracle; round 0 are reference calculations."""
 
@@ -65,4 +80,16 @@ class CloseRound:
     round: int
 
 
-Action = Start | Align | OpenRound | TrainMember | AssembleEnsemble | ScreenShard | Select | Calculate | CloseRound
+Action = (
+    Start
+    | Align
+    | OpenRound
+    | TrainMember
+    | AssembleEnsemble
+    | ScreenShard
+    | Select
+    | ProposeCompositions
+    | SearchComposition
+    | Calculate
+    | CloseRound
+)

@@ -18,7 +18,7 @@ def close_round(context: Context, state: CampaignState, number: int) -> RoundClo
         i: entry_of(c, alignment_of(state), level=level) for i, c in current.calculations.items() if has_energy(c)
     }
     metrics = round_metrics(
-        current.selection.choices,
+        current.choices,
         current.calculations,
         entries,
         initial_hull=context.knowledge.initial_hull,

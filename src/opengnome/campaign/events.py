@@ -133,7 +133,7 @@ class Choice(BaseModel):
     candidate_id: str
     reduced_formula: str
     arms: tuple[str, ...]
-    """`model`, `random_filtered`, `random_unfiltered`: who chose it."""
+    """Who chose it: one or more of `selection.ARMS`."""
     predicted_formation_energy_per_atom: float
     predicted_std: float
     predicted_decomposition_energy: float
@@ -164,6 +164,45 @@ class Selected(_Event):
         return f"selected:{self.round}"
 
 
+class CompositionsProposed(_Event):
+    """New compositions are scored and those to search are chosen."""
+
+    type: Literal["compositions_proposed"] = "compositions_proposed"
+    round: int
+    counts: dict[str, int]
+    """Formulas after each filter, in order."""
+    choices: tuple[Choice, ...]
+    metrics: dict[str, float]
+    """Of the compositional ensemble on compositions that it was not trained on, eV/atom."""
+    path: str
+
+    @property
+    def key(self) -> str:
+        return f"compositions_proposed:{self.round}"
+
+
+class Searched(_Event):
+    """Random crystals of a composition are relaxed; the lowest of them is the candidate's `Calculated`."""
+
+    type: Literal["searched"] = "searched"
+    round: int
+    candidate_id: str
+    reduced_formula: str
+    n_starts: int
+    """Random crystals that were relaxed."""
+    n_completed: int
+    """Relaxations that converged."""
+    n_lowest: int
+    """Of these, how many ended at the lowest energy."""
+    seconds: float
+    path: str
+    """Table of all runs, relative to the campaign directory."""
+
+    @property
+    def key(self) -> str:
+        return f"searched:{self.round}:{self.candidate_id}"
+
+
 class RoundClosed(_Event):
     """All calculations of a round have ended; its metrics."""
 
@@ -185,6 +224,8 @@ Event = (
     | EnsembleAssembled
     | ShardScreened
     | Selected
+    | CompositionsProposed
+    | Searched
     | RoundClosed
 )
 

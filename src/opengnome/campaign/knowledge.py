@@ -94,8 +94,8 @@ class Knowledge:
         tried = {
             choice.reduced_formula
             for earlier, current in state.rounds.items()
-            if earlier < number and current.selection is not None
-            for choice in current.selection.choices
+            if earlier < number
+            for choice in current.choices
         }
         return sorted({*self.known.table.reduced_formulas, *tried})
 

@@ -55,6 +55,18 @@ class Layout:
     def pool(self, number: int) -> Path:
         return self.round(number) / "pool.parquet"
 
+    def compositional(self, number: int) -> Path:
+        """Folder of the compositional ensemble of a round, its training rows and members."""
+        return self.round(number) / "compositional"
+
+    def compositions(self, number: int) -> Path:
+        """Every scored composition of a round with its prediction."""
+        return self.round(number) / "compositions.parquet"
+
+    def search(self, number: int, candidate_id: str) -> Path:
+        """The runs of the search for the lowest crystal of a composition."""
+        return self.round(number) / "searches" / f"{candidate_id}.parquet"
+
     def chosen(self, number: int) -> Path:
         """The crystals sent to the oracle, as generated."""
         return self.round(number) / "chosen.parquet"

@@ -23,6 +23,8 @@ def run(journal: Journal, settings: CampaignSettings, perform: Perform) -> Campa
         ScreenShard x n   candidates from the parents, energies predicted with a volume scan
         Select            distance to the current hull, window, lowest per composition, budget, control arms
         Calculate x n     the oracle relaxes the chosen ones
+        ProposeCompositions    the second pipeline, where asked for: new formulas near the hull by composition alone
+        SearchComposition x n  the oracle relaxes random crystals of each; the lowest one is its candidate
         CloseRound        new entries, new hull, hit rates
 
     Killed anywhere, the next run folds the same journal, plans the same actions and finds the result files

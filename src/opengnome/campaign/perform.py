@@ -9,13 +9,16 @@ from opengnome.campaign.actions import (
     Calculate,
     CloseRound,
     OpenRound,
+    ProposeCompositions,
     ScreenShard,
+    SearchComposition,
     Select,
     Start,
     TrainMember,
 )
 from opengnome.campaign.calculations import calculate
 from opengnome.campaign.closing import close_round
+from opengnome.campaign.compositions import propose_compositions
 from opengnome.campaign.context import Context
 from opengnome.campaign.events import Event
 from opengnome.campaign.learning import assemble, open_round, train
@@ -23,6 +26,7 @@ from opengnome.campaign.pool import select_candidates
 from opengnome.campaign.preparation import align, start
 from opengnome.campaign.screening import screen
 from opengnome.campaign.state import CampaignState
+from opengnome.campaign.structure_search import search_compositions
 
 
 def perform(context: Context, state: CampaignState, actions: Sequence[Action]) -> Iterator[Event]:
@@ -42,6 +46,11 @@ def perform(context: Context, state: CampaignState, actions: Sequence[Action]) -
             yield from screen(context, state, number, [a.shard for a in actions if isinstance(a, ScreenShard)])
         case Select(number):
             yield select_candidates(context, state, number)
+        case ProposeCompositions(number):
+            yield propose_compositions(context, state, number)
+        case SearchComposition(number):
+            ids = [a.candidate_id for a in actions if isinstance(a, SearchComposition)]
+            yield from search_compositions(context, state, number, ids)
         case Calculate(number):
             yield from calculate(context, number, [a.crystal_id for a in actions if isinstance(a, Calculate)])
         case CloseRound(number):

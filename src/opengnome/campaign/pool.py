@@ -7,7 +7,7 @@ import numpy as np
 from opengnome.campaign.context import Context
 from opengnome.campaign.events import Choice, Selected
 from opengnome.campaign.seeds import seed_for
-from opengnome.campaign.selection import ARMS, Pool, choose, lowest_per_composition, within_window
+from opengnome.campaign.selection import CRYSTAL_ARMS, Pool, choose, lowest_per_composition, within_window
 from opengnome.campaign.state import CampaignState
 from opengnome.campaign.work import DUPLICATE, KEPT
 from opengnome.crystals import Composition, CrystalTable, concatenate
@@ -105,7 +105,7 @@ def _choice(
     return Choice(
         candidate_id=pool.ids[i],
         reduced_formula=pool.reduced_formulas[i],
-        arms=tuple(arm for arm in ARMS if i in arms[arm]),
+        arms=tuple(arm for arm in CRYSTAL_ARMS if i in arms[arm]),
         predicted_formation_energy_per_atom=float(pool.decomposition_energy[i] + hull_energy),
         predicted_std=float(pool.std[i]),
         predicted_decomposition_energy=float(pool.decomposition_energy[i]),

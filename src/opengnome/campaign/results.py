@@ -65,8 +65,7 @@ class CampaignResults:
         return {
             choice.candidate_id: choice
             for _, current in sorted(self.state.rounds.items())
-            if current.selection is not None
-            for choice in current.selection.choices
+            for choice in current.choices
         }
 
     @cached_property

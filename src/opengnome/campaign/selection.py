@@ -10,7 +10,11 @@ from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.settings import RoundSettings
 
 MODEL, RANDOM_FILTERED, RANDOM_UNFILTERED = "model", "random_filtered", "random_unfiltered"
-ARMS = (MODEL, RANDOM_FILTERED, RANDOM_UNFILTERED)
+COMPOSITIONAL, RANDOM_COMPOSITIONS = "compositional", "random_compositions"
+CRYSTAL_ARMS = (MODEL, RANDOM_FILTERED, RANDOM_UNFILTERED)
+"""Who chooses crystals: the structural model and its controls."""
+ARMS = (*CRYSTAL_ARMS, COMPOSITIONAL, RANDOM_COMPOSITIONS)
+"""Everyone who chooses a calculation: also the compositional model, and its control, who choose compositions."""
 
 
 @dataclass(frozen=True)

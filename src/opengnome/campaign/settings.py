@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from opengnome.datasets import KnownSetSettings
-from opengnome.generation import GenerationSettings
-from opengnome.models import ModelSettings, StructuralSettings, TrainingSettings
+from opengnome.generation import CompositionSettings, GenerationSettings, RandomStructureSettings
+from opengnome.models import COMPOSITIONAL_TRAINING, ModelSettings, StructuralSettings, TrainingSettings
 from opengnome.oracles import OracleSettings
 from opengnome.settings import Settings
 
@@ -82,6 +82,43 @@ class RoundSettings(Settings):
     predicted decomposition energy alone."""
 
 
+class CompositionSearchSettings(Settings):
+    """The second pipeline: compositions, random structures of the promising ones, and the oracle."""
+
+    budget: int = Field(default=0, ge=0)
+    """Compositions per round chosen by the compositional model and searched for their lowest crystal; 0 leaves the
+    pipeline out."""
+    random: int = Field(default=0, ge=0)
+    """Control arm: compositions per round drawn at random from all plausible ones, and searched alike."""
+    n_scored: int = Field(default=20_000, ge=1)
+    """New plausible compositions per round whose energies are predicted."""
+    window: float = 0.05
+    """Search compositions predicted at most this far above the current hull, eV/atom."""
+    max_per_system: int = Field(default=1, ge=1)
+    """Compositions of one chemical system in one round."""
+    proposals: CompositionSettings = CompositionSettings(max_atoms=12)
+    """Which compositions are plausible."""
+    structures: RandomStructureSettings = RandomStructureSettings(max_atoms=24)
+    """Which random crystals a search starts from."""
+    n_starts: int = Field(default=100, ge=1)
+    """Most random crystals that are relaxed per composition; the paper has 100."""
+    min_completed: int = Field(default=10, ge=1)
+    """Fewer converged relaxations make no label for the compositional model (the paper: 10), and no early stop."""
+    same_minimum: int = Field(default=5, ge=1)
+    """A search ends early when its lowest energy has come back this many times."""
+    same_energy: float = Field(default=0.002, ge=0)
+    """Energies that count as the same, eV/atom."""
+    n_members: int = Field(default=2, ge=2)
+    """Networks of the compositional ensemble."""
+    training: TrainingSettings = COMPOSITIONAL_TRAINING.model_copy(update={"epochs": 6, "learning_rate": 5e-4})
+    """Fine-tuning of the shipped compositional networks in every round on the lowest energies known."""
+
+    @property
+    def n_searched(self) -> int:
+        """Compositions searched per round."""
+        return self.budget + self.random
+
+
 class AlignmentSettings(Settings):
     """How oracle energies are brought to the level of the known set."""
 
@@ -118,6 +155,7 @@ class CampaignSettings(Settings):
     ensemble: EnsembleSettings = EnsembleSettings()
     screening: ScreeningSettings = ScreeningSettings()
     rounds: RoundSettings = RoundSettings()
+    compositions: CompositionSearchSettings = CompositionSearchSettings()
     oracle: OracleSettings = OracleSettings()
     alignment: AlignmentSettings = AlignmentSettings()
     execution: ExecutionSettings = ExecutionSettings()

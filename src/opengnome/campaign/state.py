@@ -12,7 +12,9 @@ from opengnome.campaign.actions import (
     Calculate,
     CloseRound,
     OpenRound,
+    ProposeCompositions,
     ScreenShard,
+    SearchComposition,
     Select,
     Start,
     TrainMember,
@@ -21,11 +23,14 @@ from opengnome.campaign.events import (
     Aligned,
     Calculated,
     CampaignStarted,
+    Choice,
+    CompositionsProposed,
     EnsembleAssembled,
     Event,
     MemberTrained,
     RoundClosed,
     RoundOpened,
+    Searched,
     Selected,
     ShardScreened,
 )
@@ -44,8 +49,16 @@ class RoundState:
     ensemble: EnsembleAssembled | None = None
     shards: Mapping[int, ShardScreened] = field(default_factory=dict)
     selection: Selected | None = None
+    compositions: CompositionsProposed | None = None
+    searches: Mapping[str, Searched] = field(default_factory=dict)
     calculations: Mapping[str, Calculated] = field(default_factory=dict)
     closed: RoundClosed | None = None
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """Everything chosen for calculation: crystals, and the lowest crystal of each chosen composition."""
+        chosen = () if self.selection is None else self.selection.choices
+        return chosen if self.compositions is None else chosen + self.compositions.choices
 
 
 @dataclass(frozen=True)
@@ -90,6 +103,12 @@ def apply(state: CampaignState, event: Event) -> CampaignState:
             return _in_round(state, event.round, lambda r: replace(r, ensemble=r.ensemble or event))
         case Selected():
             return _in_round(state, event.round, lambda r: replace(r, selection=r.selection or event))
+        case CompositionsProposed():
+            return _in_round(state, event.round, lambda r: replace(r, compositions=r.compositions or event))
+        case Searched():
+            return _in_round(
+                state, event.round, lambda r: replace(r, searches=_with(r.searches, event.candidate_id, event))
+            )
         case RoundClosed():
             return _in_round(state, event.round, lambda r: replace(r, closed=r.closed or event))
 
@@ -122,7 +141,13 @@ def _plan_round(number: int, current: RoundState, settings: CampaignSettings) ->
         missing = [s for s in range(current.opened.n_shards) if s not in current.shards]
         return [ScreenShard(number, s) for s in missing] or [Select(number)]
     waiting = [c.candidate_id for c in current.selection.choices if c.candidate_id not in current.calculations]
-    return [Calculate(number, i) for i in waiting] or [CloseRound(number)]
+    if waiting:
+        return [Calculate(number, i) for i in waiting]
+    if settings.compositions.n_searched and current.compositions is None:
+        return [ProposeCompositions(number)]
+    composed = () if current.compositions is None else current.compositions.choices
+    unsearched = [c.candidate_id for c in composed if c.candidate_id not in current.searches]
+    return [SearchComposition(number, i) for i in unsearched] or [CloseRound(number)]
 
 
 def _with(mapping: Mapping[K, V], key: K, event: V) -> Mapping[K, V]:

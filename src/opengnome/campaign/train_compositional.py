@@ -18,20 +18,21 @@ from opengnome.crystals import Composition
 from opengnome.crystals.replacement import replace_file
 from opengnome.datasets import held_out_mask
 from opengnome.errors import InvalidCrystalError, SettingsError
-from opengnome.models import CompositionalEnsemble, CompositionalSettings, TrainingSettings, assemble_compositional
-from opengnome.settings import Settings
-
-TRAINING = TrainingSettings(
-    epochs=24, batch_size=256, learning_rate=2e-3, warm_up=0.1, weight_decay=0.1, averaging=0.998, loss="laplace"
+from opengnome.models import (
+    COMPOSITIONAL_TRAINING,
+    CompositionalEnsemble,
+    CompositionalSettings,
+    TrainingSettings,
+    assemble_compositional,
 )
-"""Defaults of a compositional training."""
+from opengnome.settings import Settings
 
 
 class CompositionalTrainSettings(Settings):
     """Network and training of a compositional ensemble."""
 
     model: CompositionalSettings = CompositionalSettings()
-    training: TrainingSettings = TRAINING
+    training: TrainingSettings = COMPOSITIONAL_TRAINING
 
 
 def train_compositional_ensemble(

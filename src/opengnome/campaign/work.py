@@ -90,6 +90,7 @@ def train_compositional(
     model: CompositionalSettings,
     training: TrainingSettings,
     seed: int,
+    initial: Path | None = None,
 ) -> None:
     """Train one compositional network on the rows of a training file; the file is its checkpoint."""
     _one_thread()
@@ -103,6 +104,7 @@ def train_compositional(
         seed=seed,
         path=path,
         progress=_line_writer(log),
+        initial=initial,
     )
 
 

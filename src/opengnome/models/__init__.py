@@ -13,9 +13,10 @@ from opengnome.models.scan import VOLUME_SCALES
 from opengnome.models.shipped import SHIPPED, shipped_ensemble
 from opengnome.models.structural import StructuralNetwork, StructuralSettings
 from opengnome.models.training import MemberReport, train_compositional_member, train_member
-from opengnome.models.training_settings import TrainingSettings
+from opengnome.models.training_settings import COMPOSITIONAL_TRAINING, TrainingSettings
 
 __all__ = [
+    "COMPOSITIONAL_TRAINING",
     "SHIPPED",
     "VOLUME_SCALES",
     "AnyModelSettings",

@@ -48,3 +48,9 @@ class TrainingSettings(Settings):
     """Threads of one training on a processor; more than one gives up reproducibility."""
     save_every: float = Field(default=300.0, gt=0)
     """Seconds between saved states; a killed training goes on from the last one, to the same weights."""
+
+
+COMPOSITIONAL_TRAINING = TrainingSettings(
+    epochs=48, batch_size=256, learning_rate=2e-3, warm_up=0.1, weight_decay=0.1, averaging=0.998, loss="laplace"
+)
+"""Defaults of a compositional training."""

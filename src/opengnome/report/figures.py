@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from opengnome.campaign.selection import ARMS, MODEL, RANDOM_FILTERED, RANDOM_UNFILTERED
+from opengnome.campaign.selection import (
+    ARMS,
+    COMPOSITIONAL,
+    MODEL,
+    RANDOM_COMPOSITIONS,
+    RANDOM_FILTERED,
+    RANDOM_UNFILTERED,
+)
 from opengnome.report.evidence import Comparison, ModelCard
 from opengnome.report.numbers import Rate
 from opengnome.report.rounds import ARM_NAMES, RoundSummary
@@ -21,8 +28,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, SOFT, LINE = "#1c2530", "#5b6875", "#c9d1d9"
-ARM_COLOURS = {MODEL: "#0072b2", RANDOM_FILTERED: "#d98e04", RANDOM_UNFILTERED: "#7a8794"}
-_ARM_MARKERS = {MODEL: "o", RANDOM_FILTERED: "s", RANDOM_UNFILTERED: "^"}
+ARM_COLOURS = {
+    MODEL: "#0072b2",
+    RANDOM_FILTERED: "#d98e04",
+    RANDOM_UNFILTERED: "#7a8794",
+    COMPOSITIONAL: "#009e73",
+    RANDOM_COMPOSITIONS: "#cc79a7",
+}
+_ARM_MARKERS = {MODEL: "o", RANDOM_FILTERED: "s", RANDOM_UNFILTERED: "^", COMPOSITIONAL: "D", RANDOM_COMPOSITIONS: "v"}
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are the same on every machine
     "font.size": 8.5,
@@ -82,7 +95,7 @@ def hit_rate_figure(summaries: Sequence[RoundSummary]) -> str:
         for ax, which, title in zip(
             axes, ("initial", "current"), ("Against the initial hull", "Against the current hull"), strict=True
         ):
-            for shift, arm in zip((-0.12, 0.0, 0.12), ARMS, strict=True):
+            for shift, arm in zip((-0.12, 0.0, 0.12, 0.24, 0.36), ARMS, strict=True):
                 _plot_rates(ax, closed, arm, which, shift)
             ax.set_title(title)
             ax.set_xlabel("round")

@@ -8,7 +8,14 @@ from typing import NamedTuple
 from opengnome.campaign.conversion import has_energy
 from opengnome.campaign.events import Calculated
 from opengnome.campaign.metrics import DEEP
-from opengnome.campaign.selection import ARMS, MODEL, RANDOM_FILTERED, RANDOM_UNFILTERED
+from opengnome.campaign.selection import (
+    ARMS,
+    COMPOSITIONAL,
+    MODEL,
+    RANDOM_COMPOSITIONS,
+    RANDOM_FILTERED,
+    RANDOM_UNFILTERED,
+)
 from opengnome.campaign.state import CampaignState, RoundState
 from opengnome.campaign.work import PARENTS_PREFIX
 from opengnome.report.numbers import MISSING, Rate, count, fixed, listed, mev, percent
@@ -17,6 +24,8 @@ ARM_NAMES = {
     MODEL: "Model's choice",
     RANDOM_FILTERED: "Random from the filtered pool",
     RANDOM_UNFILTERED: "Random from all candidates",
+    COMPOSITIONAL: "Compositions: model's choice",
+    RANDOM_COMPOSITIONS: "Compositions: random from the plausible ones",
 }
 """How the arms are called on the page."""
 
@@ -126,7 +135,7 @@ def _summary(number: int, current: RoundState) -> RoundSummary:
         n_training=opened.n_training if opened else None,
         held_out_mae=current.ensemble.metrics.get("mae") if current.ensemble else None,
         counts=selection.counts if selection else _shard_counts(current),
-        n_chosen=len(selection.choices) if selection else None,
+        n_chosen=len(current.choices) if selection else None,
         n_calculated=len(calculations),
         failures=failures_by_status(calculations),
         seconds_per_calculation=(sum(c.seconds for c in calculations) / len(calculations) if calculations else None),

@@ -7,7 +7,9 @@ from opengnome.campaign.actions import (
     Calculate,
     CloseRound,
     OpenRound,
+    ProposeCompositions,
     ScreenShard,
+    SearchComposition,
     Select,
     Start,
     TrainMember,
@@ -55,5 +57,11 @@ def _describe(action: Action, left: int, state: CampaignState, settings: Campaig
             selection = state.round(number).selection
             total = left if selection is None else len(selection.choices)
             return f"round {number}, relaxations, {total - left} of {total} done"
+        case ProposeCompositions(number):
+            return f"round {number}, scoring new compositions"
+        case SearchComposition(number):
+            compositions = state.round(number).compositions
+            total = left if compositions is None else len(compositions.choices)
+            return f"round {number}, structure searches, {total - left} of {total} compositions done"
         case CloseRound(number):
             return f"round {number}, measuring hit rates"
