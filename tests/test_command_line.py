@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("discover", "status", "report", "train", "predict", "hull", "generate", "relax")
+COMMANDS = ("discover", "status", "report", "train", "predict", "hull", "generate", "dedup", "relax")
 
 
 def opengnome(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -239,10 +239,30 @@ def hull_command(
 
 @app.command()
 def generate(
-    parents: Inputs,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Candidates: .parquet, .extxyz, or a folder of CIFs.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Candidates: .parquet, .extxyz, or a folder of CIFs; for --system .csv or .parquet."
+        ),
+    ],
+    parents: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files or folders: CIF, POSCAR, extxyz, Parquet.", metavar="CRYSTALS..."),
+    ] = None,
+    formulas: Annotated[
+        list[str], typer.Option("--formula", help="Random crystals of this formula instead. Repeatable.")
+    ] = [],  # noqa: B006
+    systems: Annotated[
+        list[str],
+        typer.Option("--system", help="New formulas of this chemical system instead, e.g. Li-Fe-O. Repeatable."),
+    ] = [],  # noqa: B006
+    number: Annotated[int, typer.Option("--number", "-n", help="Random crystals per formula.", min=1)] = 100,
     known: Annotated[
         Path | None, typer.Option("--known", help="Crystals whose compositions are not new.", metavar="PATH")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", help="Compositional ensemble that ranks formulas; the shipped one else."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of all draws.", min=0)] = 0,
     settings: SettingsFile = None,
@@ -250,31 +270,69 @@ def generate(
     workers: Annotated[int, typer.Option("--workers", "-j", help="Processes; 0 is one per core.", min=0)] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Make candidates from parents by ionic and symmetry-aware partial substitution.
+    """Make candidates: from parents by ionic and symmetry-aware partial substitution, or from formulas at random.
 
     The candidates do not depend on the number of workers; killed, the same command goes on where it was.
 
-    Example: `opengnome generate parents/ -o candidates.parquet --set max_atoms=20`
+    Example: `opengnome generate parents/ -o candidates.parquet --set max_atoms=20`, `opengnome generate --formula
+    LiFePO4 -o starts.extxyz -n 50`, or `opengnome generate --system Li-Fe-O -o formulas.csv`
     """
     from opengnome.campaign import Progress
-    from opengnome.campaign.candidates import generate_candidates
-    from opengnome.generation import GenerationSettings
+    from opengnome.campaign.candidates import composition_rows, generate_candidates, generate_random
+    from opengnome.campaign.tables import emit
+    from opengnome.generation import CompositionSettings, GenerationSettings, RandomStructureSettings
     from opengnome.settings import load
 
-    counts, failed = generate_candidates(
-        parents,
-        output,
-        known=known,
-        seed=seed,
-        settings=load(GenerationSettings, settings, overrides),
-        workers=workers,
-        progress=Progress(quiet=quiet),
-    )
+    if sum(map(bool, (parents, formulas, systems))) != 1:
+        raise typer.BadParameter("give crystals, or formulas with --formula, or chemical systems with --system")
+    failed: list[Any] = []
+    if systems:
+        chosen = load(CompositionSettings, settings, overrides)
+        rows = composition_rows(systems, known=known, model=model, seed=seed, settings=chosen)
+        raise typer.Exit(emit(rows, output, as_json=False))
+    if formulas:
+        starts = load(RandomStructureSettings, settings, overrides)
+        counts = generate_random(formulas, output, number=number, seed=seed, settings=starts)
+    else:
+        counts, failed = generate_candidates(
+            parents or [],
+            output,
+            known=known,
+            seed=seed,
+            settings=load(GenerationSettings, settings, overrides),
+            workers=workers,
+            progress=Progress(quiet=quiet),
+        )
     for name, count in counts.items():
         typer.echo(f"{name}: {count}")
     for row in failed:
         typer.echo(f"{row.id}: {row.reason}", err=True)
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def dedup(
+    crystals: Inputs,
+    output: Output = None,
+    energy: Annotated[
+        str | None,
+        typer.Option("--energy", help="Column of a Parquet table: the lowest of a group represents it, not the first."),
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Also the fingerprint and the protostructure label of each crystal.")
+    ] = False,
+    workers: Annotated[int, typer.Option("--workers", "-j", help="Processes; 0 is one per core.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Which crystals are the same, whatever their cell, origin, orientation and small displacements; a row each.
+
+    Example: `opengnome dedup candidates/ known.parquet -o groups.csv`
+    """
+    from opengnome.campaign.deduplicate import deduplicated_rows
+    from opengnome.campaign.tables import emit
+
+    rows = deduplicated_rows(crystals, energy=energy, labels=labels, workers=workers)
+    raise typer.Exit(emit(rows, output, as_json=as_json))
 
 
 @app.command()

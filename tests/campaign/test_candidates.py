@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from opengnome.campaign import candidates
-from opengnome.campaign.candidates import generate_candidates
+from opengnome.campaign.candidates import composition_rows, generate_candidates, generate_random
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.work import COUNT_PREFIX
 from opengnome.crystals import CrystalTable, supercell
-from opengnome.crystals.io import write_table
-from opengnome.generation import GenerationSettings
+from opengnome.crystals.io import read_crystals, write_table
+from opengnome.generation import CompositionSettings, GenerationSettings, RandomStructureSettings
 
 MARK = 1_000_000
 SETTINGS = GenerationSettings(max_substitutions_per_parent=20, max_partial_per_parent=20)
@@ -88,3 +88,23 @@ def _mark(shard: Path) -> None:
     metadata = dict(table.schema.metadata)
     metadata[key] = str(int(metadata[key]) + MARK).encode()
     pq.write_table(table.replace_schema_metadata(metadata), shard)
+
+
+def test_random_crystals_of_formulas(tmp_path):
+    counts = generate_random(
+        ["NaCl", "TiO2"], tmp_path / "starts.extxyz", number=3, seed=1, settings=RandomStructureSettings(max_atoms=8)
+    )
+    assert counts == {"NaCl": 3, "TiO2": 3}
+    rows = read_crystals(tmp_path / "starts.extxyz")
+    assert [row.crystal.reduced_formula for row in rows] == ["NaCl"] * 3 + ["TiO2"] * 3
+
+
+def test_formulas_of_a_system_are_new_and_ranked(parents):
+    rows = composition_rows(
+        ["Na-Cl", "Li-Si"], known=parents, model=None, seed=0, settings=CompositionSettings(max_atoms=19)
+    )
+    formulas = [row["reduced_formula"] for row in rows]
+    assert "Li15Si4" in formulas
+    assert "NaCl" not in formulas  # a parent
+    energies = [row["formation_energy_per_atom"] for row in rows]
+    assert energies == sorted(energies)

@@ -50,6 +50,17 @@ n_rounds = 2
 budget = 3
 random_filtered = 1
 random_unfiltered = 2
+[compositions]
+budget = 1
+random = 1
+n_scored = 200
+n_starts = 3
+min_completed = 2
+same_minimum = 2
+training.epochs = 1
+proposals.max_elements = 2
+proposals.max_atoms = 4
+structures.max_atoms = 4
 [oracle.relaxation]
 fmax = 0.1
 max_steps = 60
@@ -97,12 +108,17 @@ def during_relaxations(root: Path) -> bool:
     return any(calculations.glob("[!.]*.parquet")) and any(calculations.glob("*.starts"))
 
 
+def during_search(root: Path) -> bool:
+    """Random crystals of a composition are being relaxed."""
+    return any((root / "rounds" / "01" / "searches").glob("*.starts"))
+
+
 def during_second_training(root: Path) -> bool:
     """The second round has begun: the state now holds what the first one found."""
     return any((root / "rounds" / "02" / "members").glob("*.starts"))
 
 
-KILLS = (during_training, during_generation, during_relaxations, during_second_training)
+KILLS = (during_training, during_generation, during_relaxations, during_search, during_second_training)
 
 
 def comparable(state: CampaignState) -> dict[str, Any]:
@@ -116,6 +132,8 @@ def comparable(state: CampaignState) -> dict[str, Any]:
             current.ensemble,
             *current.shards.values(),
             current.selection,
+            current.compositions,
+            *current.searches.values(),
             *current.calculations.values(),
             current.closed,
         )
@@ -172,13 +190,12 @@ def test_the_campaign_did_what_was_asked(unkilled: Path) -> None:
     for current in state.rounds.values():
         assert current.closed is not None
         assert current.selection is not None
-        chosen = {choice.candidate_id for choice in current.selection.choices}
-        assert chosen == set(current.calculations)
+        assert {choice.candidate_id for choice in current.choices} == set(current.calculations)
+        assert current.compositions is not None
+        assert {choice.candidate_id for choice in current.compositions.choices} == set(current.searches)
+        assert all(2 <= search.n_starts <= 3 for search in current.searches.values())
         assert sum("model" in choice.arms for choice in current.selection.choices) == 3
-    first, second = (
-        {choice.reduced_formula for choice in state.rounds[number].selection.choices}  # type: ignore[union-attr]
-        for number in (1, 2)
-    )
+    first, second = ({choice.reduced_formula for choice in state.rounds[number].choices} for number in (1, 2))
     assert not first & second, "a composition that was tried is not new in the next round"
 
 

@@ -1,4 +1,4 @@
-"""Candidates from files of parents, in shards: the function behind `opengnome generate`."""
+"""Candidates from files of parents, in shards; from formulas; and formulas: the functions behind `generate`."""
 
 import hashlib
 import shutil
@@ -15,10 +15,20 @@ from opengnome.campaign.execution import Unit, local_executor
 from opengnome.campaign.learning import refuse_lost
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.reading import read_all
-from opengnome.crystals import CrystalTable, concatenate
+from opengnome.campaign.tables import OK, Row
+from opengnome.crystals import Composition, CrystalTable, concatenate
+from opengnome.crystals.elements import atomic_number
 from opengnome.crystals.io import ReadRow, read_crystals, read_table, write_crystals, write_table
 from opengnome.crystals.replacement import replace_file
-from opengnome.generation import GenerationSettings
+from opengnome.generation import (
+    CompositionSettings,
+    GenerationSettings,
+    RandomStructureSettings,
+    known_composition_keys,
+    random_crystals,
+    system_compositions,
+)
+from opengnome.models import CompositionalEnsemble, shipped_ensemble
 
 PARENTS_PER_SHARD = 50
 """Parents of one unit of work. Fixed, so that the same parents give the same shards on any machine."""
@@ -52,6 +62,62 @@ def generate_candidates(
     counts = _merge([unit.path for unit in units], output)
     shutil.rmtree(folder, ignore_errors=True)
     return counts, [r for r in read if r.crystal is None]
+
+
+def generate_random(
+    formulas: Sequence[str], output: Path, *, number: int, seed: int, settings: RandomStructureSettings
+) -> dict[str, int]:
+    """Random crystals of `formulas`, `number` of each, written to `output`; how many of each formula there are.
+
+    Raises `InvalidCrystalError` for a formula that cannot be read or an element without a tabulated volume, and
+    `SettingsError` when no formula unit fits into the largest cell.
+    """
+    compositions = [Composition.from_formula(formula) for formula in formulas]
+    tables = [random_crystals(composition, settings, seed=seed, stop=number) for composition in compositions]
+    write_crystals(output, concatenate(tables))
+    return {c.reduced_formula: len(table) for c, table in zip(compositions, tables, strict=True)}
+
+
+def composition_rows(
+    systems: Sequence[str],
+    *,
+    known: Path | None,
+    model: Path | None,
+    seed: int,
+    settings: CompositionSettings,
+) -> list[Row]:
+    """Plausible new formulas of chemical systems (``Li-Fe-O``), the lowest predicted formation energy first.
+
+    `model` is the folder of a compositional ensemble; the shipped one when there is none. Raises
+    `InvalidCrystalError` when a system names an unknown element.
+    """
+    known_crystals = [] if known is None else [r.crystal for r in read_crystals(known) if r.crystal is not None]
+    keys = known_composition_keys(frozenset(crystal.reduced_formula for crystal in known_crystals))
+    compositions: list[Composition] = []
+    for system in systems:
+        elements = sorted({atomic_number(symbol) for symbol in system.split("-")})
+        counts, _ = system_compositions(elements, settings, known_keys=keys, seed=seed)
+        compositions += [Composition(tuple(zip(elements, row, strict=True))) for row in counts.tolist()]
+    if not compositions:
+        return []
+    ensemble = CompositionalEnsemble.load(shipped_ensemble("compositional") if model is None else model)
+    prediction = ensemble.predict(compositions)
+    rows = [
+        {
+            "id": f"comp-{composition.reduced_formula}",
+            "reduced_formula": composition.reduced_formula,
+            "status": OK,
+            "reason": "",
+            "chemical_system": composition.chemical_system,
+            "method": "composition",
+            "formation_energy_per_atom": float(energy),
+            "formation_energy_std": float(std),
+        }
+        for composition, energy, std in zip(
+            compositions, prediction.formation_energy_per_atom, prediction.std, strict=True
+        )
+    ]
+    return sorted(rows, key=lambda row: (row["formation_energy_per_atom"], row["id"]))
 
 
 def _units(

@@ -15,6 +15,7 @@ from opengnome.crystals import Crystal
 from opengnome.crystals.symmetry import symmetry_dataset
 from opengnome.datasets import load_known_set
 from opengnome.errors import CampaignError
+from opengnome.generation import Novelty, NoveltyLadder
 from opengnome.hull import STABILITY_TOLERANCE, Entry, Hull
 
 
@@ -42,6 +43,8 @@ class Discovery:
     replaced: str
     predicted_decomposition_energy: float
     predicted_std: float
+    novelty: Novelty
+    """Place on the novelty ladder against the known set."""
     crystal: Crystal
 
 
@@ -89,6 +92,10 @@ class CampaignResults:
         return self.knowledge.initial_hull.with_entries(tuple(self.entries.values()))
 
     @cached_property
+    def _ladder(self) -> NoveltyLadder:
+        return NoveltyLadder(self.knowledge.known.table)
+
+    @cached_property
     def discoveries(self) -> tuple[Discovery, ...]:
         """Calculated candidates that lie on the current hull, the deepest first."""
         found = [
@@ -126,5 +133,6 @@ class CampaignResults:
             replaced=choice.replaced,
             predicted_decomposition_energy=choice.predicted_decomposition_energy,
             predicted_std=choice.predicted_std,
+            novelty=self._ladder.place(crystal),
             crystal=crystal,
         )

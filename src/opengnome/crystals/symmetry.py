@@ -115,10 +115,10 @@ def site_permutations(crystal: Crystal, dataset: SymmetryDataset) -> np.ndarray:
 
 
 def _moyo(crystal: Crystal, symprec: float) -> moyopy.MoyoDataset:
-    _check_symprec(crystal, symprec)
+    check_symprec(crystal, symprec)
     cell = moyopy.Cell(crystal.lattice.tolist(), crystal.frac_coords.tolist(), crystal.atomic_numbers.tolist())
     try:
-        with _quiet_moyo():
+        with quiet_moyo():
             return moyopy.MoyoDataset(cell, symprec=symprec)
     except ValueError as error:
         raise InvalidCrystalError(
@@ -126,7 +126,7 @@ def _moyo(crystal: Crystal, symprec: float) -> moyopy.MoyoDataset:
         ) from error
 
 
-def _check_symprec(crystal: Crystal, symprec: float) -> None:
+def check_symprec(crystal: Crystal, symprec: float) -> None:
     """Raise `InvalidCrystalError` for a tolerance that would let moyo take different crystals for one.
 
     moyo then collects symmetry operations of the lattice without end, until the memory is full.
@@ -148,7 +148,7 @@ def _check_symprec(crystal: Crystal, symprec: float) -> None:
 
 
 @contextmanager
-def _quiet_moyo() -> Iterator[None]:
+def quiet_moyo() -> Iterator[None]:
     """Hold back moyo's log for one call.
 
     It warns of every tolerance that it tries and of every cell that is not primitive, one line per crystal;

@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from opengnome.campaign import CampaignResults, Discovery
+from opengnome.generation import Novelty
 from opengnome.report import html
 from opengnome.report.files import FOLDER, cif_path
 from opengnome.report.hull_figure import hull_figure
@@ -13,7 +14,11 @@ from opengnome.report.numbers import fixed, mev, plus_minus
 
 _SHOWN_DISCOVERIES = 40
 _SHOWN_PHASES = 12
-_METHODS = {"ionic_substitution": "ionic substitution", "partial_substitution": "partial substitution"}
+_METHODS = {
+    "ionic_substitution": "ionic substitution",
+    "partial_substitution": "partial substitution",
+    "random_structure": "composition and random structures",
+}
 
 _HEAD = [
     "formula",
@@ -23,6 +28,7 @@ _HEAD = [
     "to the initial hull, meV/atom",
     "formation energy, eV/atom",
     "competes with (atomic fractions)",
+    "novelty",
     "made from",
     "round",
 ]
@@ -41,10 +47,12 @@ def discoveries_section(results: CampaignResults, *, page: Path) -> str:
         f"Calculated candidates on the hull of the known set and everything calculated: {len(rows):,}. "
         "Decomposition energy: distance to the hull without the crystal itself; negative is the depth of "
         f"stability. {html.text(_uncertainty_text(results))} The formula links to the relaxed crystal "
-        "(CIF); space groups are found within 0.1 Å. "
+        "(CIF); space groups are found within 0.1 Å. Novelty, against the known set: a redecoration is a known "
+        "crystal with one element exchanged for a chemically similar one; else its prototype (space group and occupied "
+        "Wyckoff positions) is known from other chemistry, or new. "
         f"All numbers: {table_link}.",
     )
-    table = html.long_table(_HEAD, rows, shown=_SHOWN_DISCOVERIES, numeric=[2, 3, 4, 5, 8], words=[6, 7])
+    table = html.long_table(_HEAD, rows, shown=_SHOWN_DISCOVERIES, numeric=[2, 3, 4, 5, 9], words=[6, 7, 8])
     return html.section("Discoveries", text, table, anchor="discoveries")
 
 
@@ -95,9 +103,20 @@ def _row(discovery: Discovery, root: Path, page: Path, formulas: dict[str, str])
         mev(discovery.distance_to_initial_hull),
         fixed(discovery.formation_energy_per_atom, 3),
         html.formula(discovery.decomposition_products),
+        _novelty(discovery.novelty),
         _provenance(discovery, formulas),
         html.text(discovery.round),
     ]
+
+
+def _novelty(novelty: Novelty) -> str:
+    """The rung of the ladder and what else is new."""
+    rung = html.text(novelty.rung.value)
+    if novelty.nearest:
+        rung = f"{rung} of {html.formula(novelty.nearest)}"
+    if not novelty.new_chemical_system:
+        return rung
+    return f"{rung}<br><small>new chemical system</small>"
 
 
 def _provenance(discovery: Discovery, formulas: dict[str, str]) -> str:
@@ -108,6 +127,8 @@ def _provenance(discovery: Discovery, formulas: dict[str, str]) -> str:
         for parent in discovery.parent_ids
     )
     method = _METHODS.get(discovery.method, discovery.method.replace("_", " "))
+    if not discovery.parent_ids:
+        return f"<small>{html.text(method)}</small>"
     return f"{parents}<br><small>{html.replacement(discovery.replaced)}, {html.text(method)}</small>"
 
 

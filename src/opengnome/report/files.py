@@ -30,6 +30,10 @@ _COLUMNS = (
     "method",
     "parent_ids",
     "replaced",
+    "novelty",
+    "nearest_known",
+    "prototype",
+    "new_chemical_system",
     "cif",
 )
 
@@ -70,5 +74,9 @@ def _row(discovery: Discovery) -> dict[str, object]:
         "chemical_system": discovery.crystal.chemical_system,
         "n_atoms": discovery.crystal.n_atoms,
         "parent_ids": ";".join(discovery.parent_ids),
+        "novelty": discovery.novelty.rung.value,
+        "nearest_known": discovery.novelty.nearest,
+        "prototype": discovery.novelty.prototype,
+        "new_chemical_system": discovery.novelty.new_chemical_system,
         "cif": f"{FOLDER}/{discovery.id}.cif",
     }

@@ -10,6 +10,7 @@ from opengnome.report.discoveries import discoveries_section, hull_section
 from opengnome.report.files import write_discoveries
 from opengnome.report.header import header, setting_section
 from opengnome.report.rounds import summarise
+from opengnome.report.searches import searches_section
 from opengnome.report.sections import (
     alignment_section,
     failures_section,
@@ -24,6 +25,7 @@ _LINKS = {
     "discoveries": "Discoveries",
     "hull": "Hull",
     "rounds": "Rounds",
+    "compositions": "Compositions",
     "models": "Models",
     "alignment": "Alignment",
     "rejected": "Rejected",
@@ -56,6 +58,7 @@ def _page(results: CampaignResults, chemical_system: str | None, page: Path) -> 
         discoveries_section(results, page=page),
         hull_section(results, chemical_system),
         rounds_section(results, summaries),
+        searches_section(results),
         models_section(results),
         alignment_section(results),
         rejections_section(results, summaries),
