@@ -138,16 +138,16 @@ def run_member(
     )
 
 
-def collect(output: Path, n: int, members: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def collect(output: Path, n: int, members: list[int]) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Energies and scales (members, n), nan where no member was asked; the extra formulas get the mean over folds."""
-    sums = np.zeros((members, n, 2))
-    counts = np.zeros((members, n, 1))
+    sums = np.zeros((len(members), n, 2))
+    counts = np.zeros((len(members), n, 1))
     seconds: list[tuple[float, float]] = []
-    for member in range(members):
+    for row, member in enumerate(members):
         for path in sorted(output.glob(f"fold-*-member-{member}.npz")):
             with np.load(path) as kept:
-                sums[member, kept["rows"]] += kept["predicted"]
-                counts[member, kept["rows"]] += 1
+                sums[row, kept["rows"]] += kept["predicted"]
+                counts[row, kept["rows"]] += 1
                 seconds.append((float(kept["wall"]), float(kept["processor"])))
     with np.errstate(invalid="ignore"):
         means = sums / counts
@@ -244,7 +244,7 @@ def summarise(compounds: Compounds, output: Path, members: int, table: Path) -> 
     complete = [m for m in range(members) if len(list(output.glob(f"fold-*-member-{m}.npz"))) == 4]
     if not complete:
         raise SystemExit("no member is there for all folds yet")
-    energies, scales, timing = collect(output, len(compounds.energies), len(complete))
+    energies, scales, timing = collect(output, len(compounds.energies), complete)
     summary: dict[str, Any] = {"members": len(complete), **timing, **energy_errors(compounds, energies, scales)}
     write_predictions(output / "predictions.parquet", compounds, energies, scales)
     summary["stability"] = judge_stability(compounds, energies.mean(axis=0), output.parent)
