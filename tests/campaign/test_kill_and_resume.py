@@ -54,7 +54,7 @@ random_unfiltered = 2
 budget = 1
 random = 1
 n_scored = 200
-n_starts = 3
+n_starts = 2
 min_completed = 2
 same_minimum = 2
 training.epochs = 1
@@ -75,7 +75,12 @@ def start(root: Path, settings: Path) -> subprocess.Popen[bytes]:
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
-    assert process.wait(timeout=DEADLINE_SECONDS) == 0
+    try:
+        assert process.wait(timeout=DEADLINE_SECONDS) == 0
+    finally:
+        if process.poll() is None:  # too slow: it must not go on beside the other tests
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def kill_when(root: Path, settings: Path, reached: Callable[[Path], bool]) -> None:
@@ -193,7 +198,7 @@ def test_the_campaign_did_what_was_asked(unkilled: Path) -> None:
         assert {choice.candidate_id for choice in current.choices} == set(current.calculations)
         assert current.compositions is not None
         assert {choice.candidate_id for choice in current.compositions.choices} == set(current.searches)
-        assert all(2 <= search.n_starts <= 3 for search in current.searches.values())
+        assert all(search.n_starts == 2 for search in current.searches.values())
         assert sum("model" in choice.arms for choice in current.selection.choices) == 3
     first, second = ({choice.reduced_formula for choice in state.rounds[number].choices} for number in (1, 2))
     assert not first & second, "a composition that was tried is not new in the next round"
