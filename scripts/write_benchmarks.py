@@ -177,6 +177,27 @@ def scaling(result: dict[str, Any]) -> str:
     return f"{text}\n\n{errors}\n\n{laws}\n\n![errors against training size](results/scaling.svg)"
 
 
+def uncertainty(result: dict[str, Any]) -> str:
+    """Section of a result of `benchmarks/zero_shot.py`."""
+    head = ["crystals", "number", "MAE", "bias", "rank correlation of error and spread"]
+    head += ["inside 50 / 80 / 95 %", "miscalibration area", "MAE by quarters of the spread"]
+    rows = [
+        [
+            name,
+            f"{row['n']:,}",
+            meV(row["mae"]),
+            meV(row["bias"]),
+            f"{row['rank_correlation_of_error_and_spread']:.2f}",
+            " / ".join(f"{100 * row[f'coverage_{level}']:.0f}" for level in ("0.5", "0.8", "0.95")),
+            f"{row['miscalibration_area']:.3f}",
+            ", ".join(meV(mae, 0) for mae in row["mae_of_quarters"]),
+        ]
+        for name, row in result.items()
+        if isinstance(row, dict)
+    ]
+    return table(head, rows)
+
+
 def listing(result: dict[str, Any]) -> str:
     """A result as it is."""
     return "```json\n" + json.dumps(result, indent=2) + "\n```"
@@ -215,7 +236,14 @@ SECTIONS: tuple[Section, ...] = (
         "The shipped structural ensemble on GNoME crystals, none of which it saw",
         "zero_shot.json",
         "python benchmarks/zero_shot.py --table DATA/gnome_pbe.parquet --json docs/results/zero_shot.json",
-        listing,
+        uncertainty,
+    ),
+    (
+        "Uncertainty of the shipped structural ensemble on its hash test, cross-fitted",
+        "hash_test.json",
+        "python benchmarks/zero_shot.py --table DATA/mp_crystals.parquet --hash-test --cross-fit --json "
+        "docs/results/hash_test.json",
+        uncertainty,
     ),
     (
         "Compositions, four folds",
