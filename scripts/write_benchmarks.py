@@ -14,7 +14,7 @@ from typing import Any
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = DOCS / "results"
 
-HEADER = """# Benchmarks of the energy models
+HEADER = """# Benchmarks of energy models and generators
 
 Written by `scripts/write_benchmarks.py` from `docs/results/*.json`; each section names the command that made its
 file. DATA is the folder with the public tables (`mp_crystals.parquet`, `gnome_pbe.parquet`,
@@ -198,6 +198,40 @@ def uncertainty(result: dict[str, Any]) -> str:
     return table(head, rows)
 
 
+def ground_states(result: dict[str, Any]) -> str:
+    """Section of a result of `benchmarks/ground_states.py`."""
+    head = ["compound", "known crystal", "reached after", "starts", "converged", "lowest found - known", "its group"]
+    rows = (
+        [
+            row["formula"],
+            f"{row['structure_type']}, {row['known_space_group']}",
+            "not" if row["reached_after"] is None else str(row["reached_after"]),
+            str(row["starts"]),
+            str(row["converged"]),
+            meV(row["lowest_minus_known"]),
+            row["lowest_space_group"],
+        ]
+        for row in result["compounds"]
+    )
+    text = (
+        f"The known crystal, relaxed by CHGNet, is reached or undercut for {result['found']} of "
+        f"{len(result['compounds'])} compounds. A search ended when its lowest energy, within 2 meV/atom, had come "
+        "back once after the known one was reached, or after 100 starts. Energies in meV/atom."
+    )
+    return f"{text}\n\n{table(head, rows)}"
+
+
+def derivatives(result: dict[str, Any]) -> str:
+    """Section of a result of `benchmarks/derivatives.py`."""
+    text = (
+        f"Of {result['crystals_looked_at']:,} crystals of four and more elements {result['ordered_derivatives']:,} are "
+        f"ordered derivatives of a crystal of the table; {result['made']:,} ({100 * result['share_made']:.0f} %) are "
+        "made."
+    )
+    rows = ([name, f"{n:,}", result["examples"][name][0]] for name, n in result["fates"].items())
+    return f"{text}\n\n{table(['fate', 'number', 'for example'], rows)}"
+
+
 def listing(result: dict[str, Any]) -> str:
     """A result as it is."""
     return "```json\n" + json.dumps(result, indent=2) + "\n```"
@@ -278,6 +312,18 @@ SECTIONS: tuple[Section, ...] = (
         "scaling.json",
         "python benchmarks/scaling.py --data DATA --output runs/scaling --sizes 500 1000 2000 4000 8000 16000; --fit",
         scaling,
+    ),
+    (
+        "Ordered derivatives by partial substitution",
+        "derivatives.json",
+        "python benchmarks/derivatives.py --data DATA --rows 1500 --json docs/results/derivatives.json",
+        derivatives,
+    ),
+    (
+        "Ground states from random structures",
+        "ground_states.json",
+        "python benchmarks/ground_states.py --output runs/ground_states --json docs/results/ground_states.json",
+        ground_states,
     ),
     (
         "Peers after the same time",
