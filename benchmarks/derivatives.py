@@ -19,6 +19,7 @@ from itertools import permutations
 from pathlib import Path
 
 import numpy as np
+from accuracy import n_elements
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
@@ -144,8 +145,7 @@ def main() -> None:
     options = parser.parse_args()
     table = read_table(options.data / "mp_crystals.parquet")
     table = table.filter(table.n_atoms <= options.max_atoms)
-    n_elements = np.array([len(np.unique(crystal.atomic_numbers)) for crystal in table])
-    rows = np.flatnonzero(n_elements >= 4)
+    rows = np.flatnonzero(n_elements(table) >= 4)
     if options.rows:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[: options.rows])
     fates: Counter[str] = Counter()

@@ -12,11 +12,11 @@ from 300 bootstrap samples of the judged crystals, and writes `scaling.json` and
 
 import argparse
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+from accuracy import n_elements
 from scipy.optimize import least_squares
 
 from opengnome.campaign.train import TrainSettings
@@ -35,12 +35,6 @@ SIZES = (500, 1000, 2000, 4000, 8000, 16000, 32000, 64000)
 JUDGED = 3000
 SAMPLES = 300
 MAX_ELEMENTS = 4
-
-
-def n_elements(table: CrystalTable) -> np.ndarray:
-    """Elements of each crystal, shape (n,)."""
-    offsets, numbers = table.offsets, table.flat_atomic_numbers
-    return np.array([len(np.unique(numbers[a:b])) for a, b in pairwise(offsets)])
 
 
 def judged_sets(data: Path, rng: np.random.Generator) -> dict[str, CrystalTable]:

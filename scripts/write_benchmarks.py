@@ -18,8 +18,9 @@ HEADER = """# Benchmarks of energy models and generators
 
 Written by `scripts/write_benchmarks.py` from `docs/results/*.json`; each section names the command that made its
 file. DATA is the folder with the public tables (`mp_crystals.parquet`, `gnome_pbe.parquet`,
-`mp_compositions.parquet`). All on a virtual machine with two cores of an AMD EPYC (Zen 5) and no graphics card. Errors
-are of formation energies, meV/atom.
+`mp_compositions.parquet`). All on virtual machines with two cores of an AMD EPYC and no graphics card: Zen 4 for the
+uncertainty on the hash test and on GNoME crystals, compositions, scaling law, derivatives and ground states, Zen 5 for
+the rest. Errors are of formation energies, meV/atom.
 """
 
 

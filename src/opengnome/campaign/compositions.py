@@ -19,7 +19,6 @@ from opengnome.campaign.selection import COMPOSITIONAL, RANDOM_COMPOSITIONS, Poo
 from opengnome.campaign.settings import CompositionSearchSettings
 from opengnome.campaign.state import CampaignState
 from opengnome.crystals import Composition
-from opengnome.crystals.elements import ATOMIC_NUMBERS
 from opengnome.crystals.replacement import replace_file
 from opengnome.datasets import held_out_mask
 from opengnome.generation import RANDOM_STRUCTURE, composition_batches, known_composition_keys
@@ -140,7 +139,7 @@ def _ensemble(context: Context, state: CampaignState, number: int, hull: Hull) -
     training_path = folder / "training.parquet"
     rows = pa.table({"formula": formulas, "target": targets, "held_out": held_out})
     replace_file(training_path, lambda path: pq.write_table(rows, path))
-    units = [_member_unit(context, number, member, training_path) for member in range(_n_members(context))]
+    units = [_member_unit(context, number, member, training_path) for member in range(context.settings.compositions.n_members)]
     for ended in context.run(f"round {number}, compositional training", units):
         refuse_lost(ended)
     judged = [Composition.from_formula(f) for f, held in zip(formulas, held_out, strict=True) if held]
@@ -148,10 +147,6 @@ def _ensemble(context: Context, state: CampaignState, number: int, hull: Hull) -
     return assemble_compositional(
         [unit.path for unit in units], folder / "ensemble", compositions=judged, targets=targets[held_out], card=card
     )
-
-
-def _n_members(context: Context) -> int:
-    return context.settings.compositions.n_members
 
 
 def _member_unit(context: Context, number: int, member: int, training_path: Path) -> Unit:
@@ -200,7 +195,7 @@ def _new_compositions(context: Context, state: CampaignState, number: int) -> tu
     known = frozenset(context.knowledge.formulas(state, number))
     stream = composition_batches(
         settings.proposals,
-        [z for z in allowed if z in ATOMIC_NUMBERS.values()],
+        allowed,
         known_keys=known_composition_keys(known),
         seed=seed_for(context.settings.seed, "composition stream", number),
     )

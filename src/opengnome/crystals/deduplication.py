@@ -2,10 +2,9 @@
 
 Rows of one composition and one number of atoms in the primitive cell are compared: up to three by matching every
 pair, more in three steps, the cheap ones first. Equal fingerprints are merged; pairs whose radial profiles are far
-apart are left out; the rest is matched, closest profiles first, except where two rows are already joined.
-The clusters are the connected components of
-the graph of matches (as in Merchant et al., doi:10.1038/s41586-023-06735-9), which depend neither on the order
-of the rows nor on the number of processes.
+apart are left out; the rest is matched, closest profiles first, except where two rows are already joined. The
+clusters are the connected components of the graph of matches (as in Merchant et al.,
+doi:10.1038/s41586-023-06735-9), which depend neither on the order of the rows nor on the number of processes.
 """
 
 import os
