@@ -139,7 +139,8 @@ def _ensemble(context: Context, state: CampaignState, number: int, hull: Hull) -
     training_path = folder / "training.parquet"
     rows = pa.table({"formula": formulas, "target": targets, "held_out": held_out})
     replace_file(training_path, lambda path: pq.write_table(rows, path))
-    units = [_member_unit(context, number, member, training_path) for member in range(context.settings.compositions.n_members)]
+    n_members = context.settings.compositions.n_members
+    units = [_member_unit(context, number, member, training_path) for member in range(n_members)]
     for ended in context.run(f"round {number}, compositional training", units):
         refuse_lost(ended)
     judged = [Composition.from_formula(f) for f, held in zip(formulas, held_out, strict=True) if held]
