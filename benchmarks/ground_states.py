@@ -106,6 +106,32 @@ def known() -> list[Known]:
             Crystal(np.diag([4.594, 4.594, 2.959]), [[0, 0, 0], [0.5] * 3, *oxygens], [22, 22, 8, 8, 8, 8]),
             2,
         ),
+        Known(
+            "MgB2",
+            "AlB2",
+            Crystal(hexagonal(3.086, 3.524), [[0, 0, 0], [third, 2 * third, 0.5], [2 * third, third, 0.5]], [12, 5, 5]),
+            1,
+        ),
+        Known(
+            "Li3N",
+            "lithium nitride",
+            Crystal(
+                hexagonal(3.648, 3.875),
+                [[0, 0, 0], [0, 0, 0.5], [third, 2 * third, 0], [2 * third, third, 0]],
+                [7, 3, 3, 3],
+            ),
+            1,
+        ),
+        Known(
+            "Cu2O",
+            "cuprite",
+            Crystal(
+                4.27 * np.eye(3),
+                [[0, 0, 0], [0.5] * 3, [0.25] * 3, [0.75, 0.75, 0.25], [0.75, 0.25, 0.75], [0.25, 0.75, 0.75]],
+                [8, 8, 29, 29, 29, 29],
+            ),
+            2,
+        ),
         Known("Al2O3", "corundum", Crystal(rhombohedral, [*aluminium, *corundum_oxygens], [13] * 4 + [8] * 6), 2),
     ]
 

@@ -124,7 +124,9 @@ def screen(
     _one_thread()
     result = _generated(parents_path, start, stop, formulas_path, generation, seed)
     table = result.table
-    prediction = _ensemble(ensemble_path).predict(table, volume_scales=volume_scales(screening))
+    prediction = _ensemble(ensemble_path).predict(
+        table, volume_scales=volume_scales(screening), bfloat16=screening.bfloat16
+    )
     for name in ("formation_energy_per_atom", "spread", "std", "volume_scale"):
         table = table.with_column(name, np.asarray(getattr(prediction, name), dtype=float))
     _write_shard(path, table, result)
