@@ -63,8 +63,8 @@ class ScreeningSettings(Settings):
     highest_volume_scale: float = Field(default=1.2, gt=0)
     """Largest volume of the scan."""
     bfloat16: bool = False
-    """Networks in bfloat16: about 1.6 times as many candidates per hour on processors with instructions for it (slower on
-    others), and energies that move by a few meV/atom."""
+    """Networks in bfloat16: faster on processors with instructions for it (`benchmarks/bench_screening.py`), slower on
+    others; energies move by a few meV/atom."""
     window: float = 0.05
     """Keep candidates whose predicted energy is at most this far above the current hull, eV/atom."""
 
