@@ -238,6 +238,48 @@ def listing(result: dict[str, Any]) -> str:
     return "```json\n" + json.dumps(result, indent=2) + "\n```"
 
 
+def screening(results: list[dict[str, Any]]) -> str:
+    """Section of results of `benchmarks/bench_screening.py`, one per setting."""
+    rows = [
+        [
+            f"{r['members']} x {r['volumes']}" + (", bfloat16" if r["bfloat16"] else ""),
+            f"{r['candidates_per_hour']:,.0f}",
+            " / ".join(f"{100 * r['share'][k]:.1f}" for k in ("generation", "graphs", "networks", "hull")),
+            f"{r['core_hours_per_billion']:,.0f}",
+            f"{r['core_hours_per_billion'] / 128 / 24:,.1f}",
+        ]
+        for r in results
+    ]
+    r = results[0]
+    text = (
+        f"{r['parents']} parents of at most 20 atoms, {r['proposed']:,} proposals, {r['kept']:,} candidates after "
+        f"the filters and caps, {r['judged']:,} of them judged, {r['atoms_per_candidate']:.1f} atoms on average; "
+        "one core of the machine named above. The last column is the same work on a server of 128 such cores."
+    )
+    head = ["members x volumes", "candidates per hour", "% generation / graphs / networks / hull"]
+    head += ["core hours for 10^9", "days on 128 cores"]
+    return f"{text}\n\n{table(head, rows)}"
+
+
+def random_structures(result: dict[str, Any]) -> str:
+    """Section of a result of `benchmarks/bench_random_structures.py`."""
+    rows = []
+    for name, run in result["runs"].items():
+        made, asked = (sum(row[key] for row in run.values()) for key in ("made", "asked"))
+        seconds = sum(row["seconds"] for row in run.values())
+        groups: dict[str, int] = {}
+        for row in run.values():
+            for group, n in row.get("found_groups", {}).items():
+                groups[group] = groups.get(group, 0) + n
+        rows.append([name, f"{made:,} of {asked:,}", f"{made / seconds:,.1f}", str(len(groups) or "")])
+    return table(["generator", "made", "per second", "space groups found"], rows)
+
+
+def verbatim(text: str) -> str:
+    """What a benchmark printed."""
+    return f"```text\n{text.rstrip()}\n```"
+
+
 Section = tuple[str, str, str, Callable[[Any], str]]
 SECTIONS: tuple[Section, ...] = (
     (
@@ -315,6 +357,37 @@ SECTIONS: tuple[Section, ...] = (
         scaling,
     ),
     (
+        "Candidates beside pymatgen",
+        "generation.txt",
+        "python benchmarks/bench_generation.py --parents 1000",
+        verbatim,
+    ),
+    (
+        "From parents to the distance from the hull",
+        "screening.json",
+        "python benchmarks/bench_screening.py --table DATA/mp_crystals.parquet --parents 400 [--bfloat16]",
+        screening,
+    ),
+    (
+        "Duplicates beside pymatgen",
+        "dedup.txt",
+        "python benchmarks/bench_dedup.py",
+        verbatim,
+    ),
+    (
+        "Random structures beside PyXtal and ase-ga",
+        "random_structures.json",
+        "python benchmarks/bench_random_structures.py --peer-python PEERS/bin/python --output "
+        "docs/results/random_structures.json",
+        random_structures,
+    ),
+    (
+        "The composition rule",
+        "composition_rule.json",
+        "python benchmarks/composition_rule.py --data DATA --output docs/results/composition_rule.json",
+        listing,
+    ),
+    (
         "Ordered derivatives by partial substitution",
         "derivatives.json",
         "python benchmarks/derivatives.py --data DATA --rows 1500 --json docs/results/derivatives.json",
@@ -342,7 +415,8 @@ def main() -> None:
         path = RESULTS / name
         parts.append(f"## {title}\n")
         if path.exists():
-            parts.append(f"`{command}`\n\n{write(json.loads(path.read_text()))}\n")
+            content = path.read_text()
+            parts.append(f"`{command}`\n\n{write(json.loads(content) if path.suffix == '.json' else content)}\n")
         else:
             parts.append(f"Not measured yet. `{command}`\n")
     (DOCS / "benchmarks.md").write_text("\n".join(parts))
