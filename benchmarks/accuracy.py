@@ -124,9 +124,15 @@ def by_structure_source(table: CrystalTable, errors: np.ndarray) -> dict[str, di
             "n": int((sources == source).sum()),
             "mae": float(np.abs(errors[sources == source]).mean()),
             "median_absolute_error": float(np.median(np.abs(errors[sources == source]))),
+            "mae_without_worst_tenth": without_worst_tenth(np.abs(errors[sources == source])),
         }
         for source in np.unique(sources).tolist()
     }
+
+
+def without_worst_tenth(errors: np.ndarray) -> float:
+    """Mean of the smaller nine tenths of absolute errors: what is left when wrong labels are among the others."""
+    return float(np.sort(errors)[: int(0.9 * len(errors))].mean())
 
 
 def single_mae(member: object, table: CrystalTable, targets: np.ndarray) -> float:
