@@ -63,6 +63,15 @@ def test_it_learns_and_knows_how_well(members: list[Path], tmp_path: Path):
     assert CompositionalEnsemble.load(tmp_path).digest == ensemble.digest
 
 
+def test_few_held_out_compositions_are_enough_for_a_calibration_and_too_few_for_coverage(
+    members: list[Path], tmp_path: Path
+):
+    compositions, targets, _ = made_up()
+    few = assemble_compositional(members, tmp_path, compositions=compositions[:25], targets=targets[:25], card={})
+    assert "coverage" not in few.metrics
+    assert "25 held-out compositions are too few" in few.metrics["warnings"][0]
+
+
 def test_formula_units_do_not_matter(members: list[Path], tmp_path: Path):
     ensemble = assembled(members, tmp_path)
     pair = [Composition.from_formula("LiF3"), Composition.from_formula("Li2F6")]

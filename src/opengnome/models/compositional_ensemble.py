@@ -10,7 +10,7 @@ import torch
 
 from opengnome.crystals import Composition
 from opengnome.errors import CheckpointError
-from opengnome.models.calibration import Calibration, coverage, fit_calibration
+from opengnome.models.calibration import MIN_FOR_FIT, Calibration, coverage, fit_calibration
 from opengnome.models.checkpoint import card_path, copy_checkpoint, load_checkpoint, write_json
 from opengnome.models.compositional import CompositionalModel, CompositionDataset
 from opengnome.models.manifest import FORMAT_VERSION, MANIFEST, ensemble_digest, member_paths, read_manifest
@@ -81,7 +81,8 @@ def assemble_compositional(
 ) -> CompositionalEnsemble:
     """Copy trained members into `directory` and fit the calibration on compositions none was trained on.
 
-    `targets` (n,) are the formation energies of `compositions`, eV/atom; `card` is kept in the manifest.
+    `targets` (n,) are the formation energies of `compositions`, eV/atom; `card` is kept in the manifest. Raises
+    `SettingsError` when they are fewer than `MIN_FOR_FIT`; of fewer than twice that many no coverage is reported.
     """
     if not paths:
         raise CheckpointError("an ensemble needs at least one member, got none")
@@ -94,13 +95,17 @@ def assemble_compositional(
     prediction = draft.predict(compositions)
     errors = prediction.formation_energy_per_atom - np.asarray(targets, dtype=float)
     calibration = fit_calibration(errors, prediction.spread)
-    metrics = {
+    metrics: dict[str, Any] = {
         "unit": "eV/atom",
         "n": len(errors),
         "mae": float(np.abs(errors).mean()),
         "median_absolute_error": float(np.median(np.abs(errors))),
-        "coverage": coverage(errors, prediction.spread),
+        "warnings": [],
     }
+    if len(errors) >= 2 * MIN_FOR_FIT:
+        metrics["coverage"] = coverage(errors, prediction.spread)
+    else:
+        metrics["warnings"] = [f"coverage is not reported: {len(errors)} held-out compositions are too few"]
     write_json(
         directory / MANIFEST,
         {
