@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from opengnome.campaign import CampaignResults, Discovery
 from opengnome.campaign.metrics import DEEP
 from opengnome.campaign.selection import ARMS
+from opengnome.datasets.known import EMBEDDED
 from opengnome.hull import STABILITY_TOLERANCE
 from opengnome.report import rounds_markdown
 from opengnome.report.rounds import ARM_NAMES
@@ -33,7 +34,7 @@ def main() -> None:
     parts = [
         "<!-- written by scripts/write_campaign_docs.py; do not edit -->",
         f"# {results.settings.name}",
-        introduction(results, arguments.settings),
+        introduction(results, arguments.settings, arguments.page),
         "## Oracle against the known set",
         alignment(results),
         "## Rounds",
@@ -47,17 +48,17 @@ def main() -> None:
     arguments.page.write_text("\n\n".join(part for part in parts if part).rstrip() + "\n", encoding="utf-8")
 
 
-def introduction(results: CampaignResults, settings: Path) -> str:
+def introduction(results: CampaignResults, settings: Path, page: Path) -> str:
     """What was run, and with which command."""
     known, started = results.knowledge.known, results.state.started
     versions = {} if started is None else started.versions
+    source = "" if known.source == EMBEDDED else f" --set known.source=path/to/{known.source}"
     return (
         f"Known set: {len(known.table):,} crystals of {len(known.elements)} elements from `{known.source}` "
         f"({known.level}); their hull is the initial hull. Oracle: CHGNet "
         f"{versions.get('chgnet', '')}, relaxing cell and positions. Seed {results.settings.seed}.\n\n"
-        f"```console\n$ opengnome discover runs/materials_project --settings {settings} "
-        f"--set known.source=path/to/{known.source}\n"
-        "$ python scripts/write_campaign_docs.py runs/materials_project docs/real_campaign.md ...\n```\n\n"
+        f"```console\n$ opengnome discover runs/{settings.stem} --settings {settings}{source}\n"
+        f"$ python scripts/write_campaign_docs.py runs/{settings.stem} docs/{page.name} ...\n```\n\n"
         '"New" means: a composition that is not in this table. A hit is a calculated energy at or below the hull (0.05 '
         "meV/atom tolerance); rates divide by all calculations of the arm, failed ones included. The arms share one "
         "hull and one history."
@@ -90,10 +91,14 @@ def depth(results: CampaignResults) -> str:
     for number, current in sorted(results.state.rounds.items()):
         if current.selection is None or current.closed is None:
             continue
+        searched = current.compositions.choices if current.compositions is not None else ()
+        choices = (*current.selection.choices, *searched)
         for arm in ARMS:
+            if not any(arm in choice.arms for choice in choices):
+                continue
             depths = [
                 _depth(results, choice.candidate_id, choice.initial_hull_energy_per_atom)
-                for choice in current.selection.choices
+                for choice in choices
                 if arm in choice.arms
             ]
             rows.append(f"| {number} | {ARM_NAMES[arm]} | {_depth_cells(depths)} |")
