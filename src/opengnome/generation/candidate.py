@@ -13,29 +13,36 @@ from opengnome.crystals import CrystalTable
 from opengnome.crystals.composition import reduced_formulas
 from opengnome.crystals.crystal import digests
 
-Method = Literal["ionic_substitution", "partial_substitution"]
+Method = Literal["ionic_substitution", "partial_substitution", "ordered_vacancies"]
 
-_ID_PREFIXES: dict[str, str] = {"ionic_substitution": "ion", "partial_substitution": "saps"}
+_ID_PREFIXES: dict[Method, str] = {
+    "ionic_substitution": "ion",
+    "partial_substitution": "saps",
+    "ordered_vacancies": "vac",
+}
 _ID_DIGEST_LENGTH = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """m crystals that one method made from one parent: other ions on its n sites, in a cell of another size."""
+    """m crystals that one method made from one parent: n atoms each on the parent's sites, its cell rescaled."""
 
     method: Method
     parent_ids: tuple[str, ...]
     """Ids of the crystals they were made from."""
     frac_coords: np.ndarray
-    """Fractional coordinates of the sites, shape (n, 3)."""
+    """Fractional coordinates of the parent's sites, shape (n_sites, 3)."""
+    sites: np.ndarray
+    """Which of the sites hold an atom, ascending, shape (m, n); all of them unless there are vacancies."""
     lattices: np.ndarray
     """Lattice vectors as rows in A, shape (m, 3, 3)."""
     atomic_numbers: np.ndarray
-    """Shape (m, n)."""
+    """Of the atoms on `sites`, shape (m, n)."""
     replaced: Sequence[str]
-    """E.g. ``Ba2+->Sr2+; Ti4+->Zr4+ (1 of 2)``, one per crystal."""
+    """E.g. ``Ba2+->Sr2+; Ti4+->Zr4+ (1 of 2)`` or ``Ni2+->vacancy (1 of 2)``, one per crystal."""
     probabilities: np.ndarray
-    """Conditional probability of each substitution by the data-mined model, shape (m,)."""
+    """Conditional probability of each substitution by the data-mined model, shape (m,); NaN for vacancies, about
+    which it says nothing."""
     seed: int
     """Seed of the call that made them."""
 
@@ -45,7 +52,12 @@ class Candidates:
     @cached_property
     def digests(self) -> list[str]:
         """Content hash of each crystal, as `crystals.digest`."""
-        return digests(self.lattices, self.frac_coords, self.atomic_numbers)
+        found = np.empty(len(self), dtype=object)
+        patterns, pattern_of = np.unique(self.sites, axis=0, return_inverse=True)
+        for pattern, sites in enumerate(patterns):
+            rows = np.flatnonzero(pattern_of.ravel() == pattern)
+            found[rows] = digests(self.lattices[rows], self.frac_coords[sites], self.atomic_numbers[rows])
+        return list(found)
 
     @cached_property
     def reduced_formulas(self) -> list[str]:
@@ -53,7 +65,7 @@ class Candidates:
 
     @property
     def ids(self) -> list[str]:
-        """``<ion|saps>-<reduced formula>-<start of the digest>``."""
+        """``<ion|saps|vac>-<reduced formula>-<start of the digest>``."""
         prefix = _ID_PREFIXES[self.method]
         pairs = zip(self.reduced_formulas, self.digests, strict=True)
         return [f"{prefix}-{formula}-{digest[:_ID_DIGEST_LENGTH]}" for formula, digest in pairs]
@@ -64,6 +76,7 @@ class Candidates:
             self.method,
             self.parent_ids,
             self.frac_coords,
+            self.sites[rows],
             self.lattices[rows],
             self.atomic_numbers[rows],
             [self.replaced[row] for row in rows.tolist()],
@@ -75,21 +88,23 @@ class Candidates:
 
 
 def candidate_table(parts: Sequence[Candidates]) -> CrystalTable:
-    """Table of candidates with the columns method, parent_ids, replaced, probability and seed."""
+    """Table of candidates with the columns method, parent_ids, replaced, probability (null for none) and seed."""
     lengths = [len(part) for part in parts]
     parents = [list(part.parent_ids) for part in parts]
     return CrystalTable.from_arrays(
         ids=list(chain.from_iterable(part.ids for part in parts)),
         reduced_formulas=list(chain.from_iterable(part.reduced_formulas for part in parts)),
-        n_atoms=np.repeat([len(part.frac_coords) for part in parts], lengths).astype(np.int64),
+        n_atoms=np.repeat([part.sites.shape[1] for part in parts], lengths).astype(np.int64),
         lattices=_joined([part.lattices for part in parts], (0, 3, 3)),
         atomic_numbers=_joined([part.atomic_numbers.ravel() for part in parts], (0,)),
-        frac_coords=_joined([np.tile(part.frac_coords, (len(part), 1)) for part in parts], (0, 3)),
+        frac_coords=_joined([part.frac_coords[part.sites].reshape(-1, 3) for part in parts], (0, 3)),
         columns={
             "method": pa.array(_repeated([part.method for part in parts], lengths), pa.string()),
             "parent_ids": pa.array(_repeated(parents, lengths), pa.list_(pa.string())),
             "replaced": pa.array(list(chain.from_iterable(part.replaced for part in parts)), pa.string()),
-            "probability": pa.array(_joined([part.probabilities for part in parts], (0,)), pa.float64()),
+            "probability": pa.array(
+                _joined([part.probabilities for part in parts], (0,)), pa.float64(), from_pandas=True
+            ),  # NaN becomes null
             "seed": pa.array(np.repeat([part.seed for part in parts], lengths).astype(np.int64), pa.int64()),
         },
     )

@@ -1,4 +1,4 @@
-"""Decorations: other ions on the sites of a parent, and the candidates built from those that pass."""
+"""Decorations: other ions, or none, on the sites of a parent, and the candidates built from those that pass."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ from opengnome.generation.filters import Reason, structure_reasons
 from opengnome.generation.ions import species_table
 from opengnome.generation.parent import IonicParent
 from opengnome.generation.settings import GenerationSettings
-from opengnome.generation.volume import length_factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,32 +20,54 @@ class Decorations:
     parent: IonicParent
     method: Method
     site_species: np.ndarray
-    """Position in the species table of the ion on each site, shape (m, n_atoms)."""
+    """Position in the species table of the ion on each site, shape (m, n_atoms); at a vacancy, of the one that left."""
+    vacant: np.ndarray
+    """Which sites are empty, shape (m, n_atoms), bool."""
+    length_factors: np.ndarray
+    """Factor on all lengths of the parent's cell, shape (m,)."""
     probabilities: np.ndarray
-    """Conditional probability of each, shape (m,)."""
+    """Conditional probability of each, shape (m,); NaN where there is none."""
     replaced: Sequence[str]
     """What was replaced, e.g. ``Ba2+->Sr2+; Ti4+->Zr4+ (1 of 2)``, one per row."""
 
 
 def build_candidates(
     decorations: Decorations, settings: GenerationSettings, *, seed: int
-) -> tuple[Candidates, Counter[Reason]]:
-    """Candidates whose volume is rescaled to the new ions, and the number of those rejected by reason."""
-    parent, site_species = decorations.parent, decorations.site_species
-    factors = length_factors(parent, site_species)
-    codes = structure_reasons(parent, site_species, factors, settings)
-    rows = np.flatnonzero(codes == Reason.NONE)
-    candidates = Candidates(
+) -> tuple[list[Candidates], Counter[Reason]]:
+    """Candidates in their rescaled cells, and the number of those rejected by reason.
+
+    One `Candidates` for each number of atoms, the largest first.
+    """
+    codes = structure_reasons(
+        decorations.parent,
+        decorations.site_species,
+        decorations.length_factors,
+        settings,
+        vacant=decorations.vacant,
+    )
+    kept = np.flatnonzero(codes == Reason.NONE)
+    n_vacant = decorations.vacant[kept].sum(axis=1)
+    parts = [_candidates(decorations, kept[n_vacant == n], seed=seed) for n in np.unique(n_vacant).tolist()]
+    return parts, count_reasons(codes)
+
+
+def _candidates(decorations: Decorations, rows: np.ndarray, *, seed: int) -> Candidates:
+    """The decorations at `rows`, all with as many atoms, as crystals."""
+    parent = decorations.parent
+    occupied = ~decorations.vacant[rows]
+    sites = np.nonzero(occupied)[1].reshape(len(rows), -1)
+    species = np.take_along_axis(decorations.site_species[rows], sites, axis=1)
+    return Candidates(
         method=decorations.method,
         parent_ids=(parent.id,),
         frac_coords=parent.crystal.frac_coords,
-        lattices=parent.crystal.lattice * factors[rows, None, None],
-        atomic_numbers=species_table().atomic_numbers[site_species[rows]],
+        sites=sites,
+        lattices=parent.crystal.lattice * decorations.length_factors[rows, None, None],
+        atomic_numbers=species_table().atomic_numbers[species],
         replaced=[decorations.replaced[row] for row in rows.tolist()],
         probabilities=decorations.probabilities[rows],
         seed=seed,
     )
-    return candidates, count_reasons(codes)
 
 
 def count_reasons(codes: np.ndarray) -> Counter[Reason]:

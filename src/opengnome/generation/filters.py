@@ -57,8 +57,11 @@ class CompositionScreen:
         `charge` is that of the parent, in e.
         """
         table = species_table()
-        elements = table.atomic_numbers[species]
         unbalanced = (table.charges[species] * counts).sum(axis=1) != charge
+        return self.judge(table.atomic_numbers[species], counts, unbalanced=unbalanced)
+
+    def judge(self, elements: np.ndarray, counts: np.ndarray, *, unbalanced: np.ndarray) -> np.ndarray:
+        """As `reasons`, of atomic numbers `elements` (m, s), where it is known which are `unbalanced`, bool (m,)."""
         forbidden = ((counts > 0) & ~self.allowed[elements]).any(axis=1)
         codes = np.where(forbidden, Reason.ELEMENT, Reason.NONE)
         if self.charge_balanced:
@@ -81,17 +84,26 @@ def mark_repeated(codes: np.ndarray, keys: np.ndarray) -> None:
 
 
 def structure_reasons(
-    parent: IonicParent, site_species: np.ndarray, factors: np.ndarray, settings: GenerationSettings
+    parent: IonicParent,
+    site_species: np.ndarray,
+    factors: np.ndarray,
+    settings: GenerationSettings,
+    *,
+    vacant: np.ndarray,
 ) -> np.ndarray:
     """Reason code of each decoration of the parent's sites, its lengths scaled by `factors`.
 
-    `site_species` has shape (m, n_atoms), `factors` shape (m,).
+    `site_species` has shape (m, n_atoms), `factors` shape (m,); where `vacant`, bool, shape (m, n_atoms), there is no
+    atom that could be too close to another or take volume.
     """
     first, second = np.nonzero(np.triu(parent.closest < CONTACT_CUTOFF))
     radii = COVALENT_RADII[species_table().atomic_numbers[site_species]]
     smallest = settings.min_distance_ratio * (radii[:, first] + radii[:, second])
     distances = factors[:, None] * parent.closest[first, second]
-    too_close = (distances < np.maximum(smallest, settings.min_distance)).any(axis=1)
-    volumes = parent.crystal.volume_per_atom * factors**3
+    close = distances < np.maximum(smallest, settings.min_distance)
+    if vacant.any():
+        close &= ~(vacant[:, first] | vacant[:, second])
+    too_close = close.any(axis=1)
+    volumes = parent.crystal.volume_per_atom * factors**3 / (1.0 - vacant.mean(axis=1))
     out_of_range = (volumes < settings.min_volume_per_atom) | (volumes > settings.max_volume_per_atom)
     return np.where(too_close, Reason.TOO_CLOSE, np.where(out_of_range, Reason.VOLUME, Reason.NONE))

@@ -2,13 +2,15 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from opengnome.crystals import CrystalTable
 from opengnome.errors import InvalidCrystalError
-from opengnome.generation.candidate import Candidates, candidate_table
+from opengnome.generation.candidate import Candidates, Method, candidate_table
 from opengnome.generation.decoration import Decorations, build_candidates, count_reasons
 from opengnome.generation.filters import REASONS, CompositionScreen, Reason, mark_repeated
 from opengnome.generation.ions import species_table
@@ -22,12 +24,16 @@ from opengnome.generation.partial import (
 )
 from opengnome.generation.settings import GenerationSettings
 from opengnome.generation.substitution import full_substitutions
+from opengnome.generation.vacancies import Vacancies, ordered_vacancies, vacancy_length_factors
+from opengnome.generation.volume import length_factors
 
 _TOO_LARGE = "more atoms than max_atoms"
 _NOT_NEUTRAL = "no charge-neutral oxidation states"
 _NOT_KNOWN = "elements that the substitution model does not know"
 _NO_SYMMETRY = "no space group or reduced lattice"
 _USED = "used"
+
+_SUBSTITUTION_DRAWS, _VACANCY_DRAWS = 1, 2  # streams of random numbers; the groupings are drawn from others
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,90 +122,162 @@ def _from_parent(
     """All candidates of one parent by method, and its rejected proposals by reason."""
     candidates: list[Candidates] = []
     rejected: Counter[Reason] = Counter()
-    makers = {"ionic_substitution": _full_decorations, "partial_substitution": _partial_decorations}
+    task = _Task(parent, settings, screen, own_seed)
     for method in settings.methods:
-        for decorations, by_composition in makers[method](parent, settings, screen, own_seed):
+        for decorations, by_composition in _MAKERS[method](task):
             built, by_structure = build_candidates(decorations, settings, seed=seed)
-            candidates.append(built)
+            candidates += built
             rejected += by_composition + by_structure
     return candidates, rejected
 
 
-def _full_decorations(
-    parent: IonicParent, settings: GenerationSettings, screen: CompositionScreen, _own_seed: int
-) -> list[tuple[Decorations, Counter[Reason]]]:
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    """The cell of a parent or a supercell of it, where partial substitution and vacancies choose sites."""
+
+    parent: IonicParent
+    groups: Groupings
+    is_supercell: bool
+    max_rows: int
+    """Most candidates of one method."""
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What every method needs to know of a parent."""
+
+    parent: IonicParent
+    settings: GenerationSettings
+    screen: CompositionScreen
+    own_seed: int
+
+    @cached_property
+    def cells(self) -> list[_Cell]:
+        """The parent's cell, and its supercells where the settings ask for them; raises as `groupings`."""
+        settings = self.settings
+        larger = expanded_parents(
+            self.parent, size=settings.supercell_size, max_atoms=settings.max_supercell_atoms, symprec=settings.symprec
+        )
+        cap = settings.max_partial_per_parent
+        caps = [cap, *np.diff(np.linspace(0, cap, len(larger) + 1).astype(int)).tolist()]
+        lattices = [None, *[self.parent.crystal.lattice] * len(larger)]
+        return [
+            self._cell(cell, self.own_seed + i, max_rows=max_rows, expanded_from=lattice)
+            for i, (cell, max_rows, lattice) in enumerate(zip([self.parent, *larger], caps, lattices, strict=True))
+        ]
+
+    def _cell(self, parent: IonicParent, seed: int, *, max_rows: int, expanded_from: np.ndarray | None) -> _Cell:
+        groups = groupings(
+            parent,
+            symprec=self.settings.symprec,
+            max_subsets=self.settings.max_subsets_per_count,
+            seed=seed,
+            expanded_from=expanded_from,
+            whole_orbits=self.settings.whole_orbits,
+        )
+        return _Cell(parent, groups, expanded_from is not None, max_rows, seed)
+
+
+def _full_decorations(task: _Task) -> list[tuple[Decorations, Counter[Reason]]]:
+    settings, parent = task.settings, task.parent
     proposals = full_substitutions(parent, threshold=settings.threshold, model=settings.model)
-    codes = screen.reasons(proposals.targets, proposals.counts, charge=parent.charge)
+    codes = task.screen.reasons(proposals.targets, proposals.counts, charge=parent.charge)
     mark_repeated(codes, species_table().atomic_numbers[proposals.targets])
     codes[np.flatnonzero(codes == Reason.NONE)[settings.max_substitutions_per_parent :]] = Reason.CAP
     rows = np.flatnonzero(codes == Reason.NONE)
+    site_species = proposals.decorate(rows)
     decorations = Decorations(
         parent,
         "ionic_substitution",
-        proposals.decorate(rows),
+        site_species,
+        np.zeros_like(site_species, dtype=bool),
+        length_factors(parent, site_species),
         proposals.probabilities[rows],
         proposals.replaced(rows),
     )
     return [(decorations, count_reasons(codes))]
 
 
-def _partial_decorations(
-    parent: IonicParent, settings: GenerationSettings, screen: CompositionScreen, own_seed: int
-) -> list[tuple[Decorations, Counter[Reason]]]:
-    """Partial substitutions in the parent's cell, and in its supercells where the settings ask for them."""
-    larger = expanded_parents(
-        parent, size=settings.supercell_size, max_atoms=settings.max_supercell_atoms, symprec=settings.symprec
-    )
-    cap = settings.max_partial_per_parent
-    caps = [cap, *np.diff(np.linspace(0, cap, len(larger) + 1).astype(int)).tolist()]
-    lattices = [None, *[parent.crystal.lattice] * len(larger)]
-    return [
-        _partial_in_cell(cell, settings, screen, own_seed + i, max_rows=max_rows, expanded_from=lattice)
-        for i, (cell, max_rows, lattice) in enumerate(zip([parent, *larger], caps, lattices, strict=True))
-    ]
+def _partial_decorations(task: _Task) -> list[tuple[Decorations, Counter[Reason]]]:
+    return [_partial_in_cell(cell, task.settings, task.screen) for cell in task.cells]
 
 
 def _partial_in_cell(
-    parent: IonicParent,
-    settings: GenerationSettings,
-    screen: CompositionScreen,
-    own_seed: int,
-    *,
-    max_rows: int,
-    expanded_from: np.ndarray | None,
+    cell: _Cell, settings: GenerationSettings, screen: CompositionScreen
 ) -> tuple[Decorations, Counter[Reason]]:
+    parent = cell.parent
     proposals = partial_substitutions(
         parent,
         threshold=settings.threshold,
         model=settings.model,
-        include_all="ionic_substitution" not in settings.methods and expanded_from is None,
-    )
-    groups = groupings(
-        parent,
-        symprec=settings.symprec,
-        max_subsets=settings.max_subsets_per_count,
-        seed=own_seed,
-        expanded_from=expanded_from,
-        whole_orbits=settings.whole_orbits,
+        include_all="ionic_substitution" not in settings.methods and not cell.is_supercell,
     )
     codes = screen.reasons(*proposals.compositions(), charge=parent.charge)
     elements = species_table().atomic_numbers[proposals.targets]
     mark_repeated(codes, np.column_stack([proposals.ions, elements, proposals.counts]))
-    rejected = _count_groupings(proposals, groups, codes)
+    rejected = _count_groupings(proposals, cell.groups, codes)
     allowed = proposals.take(np.flatnonzero(codes == Reason.NONE))
     site_species, rows, n_left_out = allowed.decorate(
-        groups,
-        max_rows=max_rows,
-        rng=np.random.default_rng([own_seed, 1]),  # not the stream that drew the groupings
+        cell.groups,
+        max_rows=cell.max_rows,
+        rng=np.random.default_rng([cell.seed, _SUBSTITUTION_DRAWS]),
     )
     rejected[Reason.CAP] += n_left_out
     texts = allowed.replaced()
-    replaced = [texts[row] for row in rows.tolist()]
-    decorations = Decorations(parent, "partial_substitution", site_species, allowed.probabilities[rows], replaced)
+    decorations = Decorations(
+        parent,
+        "partial_substitution",
+        site_species,
+        np.zeros_like(site_species, dtype=bool),
+        length_factors(parent, site_species),
+        allowed.probabilities[rows],
+        [texts[row] for row in rows.tolist()],
+    )
     return decorations, rejected
 
 
-def _count_groupings(proposals: PartialSubstitutions, groups: Groupings, codes: np.ndarray) -> Counter[Reason]:
+def _vacancy_decorations(task: _Task) -> list[tuple[Decorations, Counter[Reason]]]:
+    return [_vacancies_in_cell(cell, task.settings, task.screen) for cell in task.cells]
+
+
+def _vacancies_in_cell(
+    cell: _Cell, settings: GenerationSettings, screen: CompositionScreen
+) -> tuple[Decorations, Counter[Reason]]:
+    parent = cell.parent
+    proposals = ordered_vacancies(parent, max_fraction=settings.max_vacancy_fraction)
+    codes = screen.judge(*proposals.compositions(), unbalanced=~proposals.balanced())
+    rejected = _count_groupings(proposals, cell.groups, codes)
+    allowed = proposals.take(np.flatnonzero(codes == Reason.NONE))
+    vacant, rows, n_left_out = allowed.decorate(
+        cell.groups,
+        max_rows=cell.max_rows,
+        rng=np.random.default_rng([cell.seed, _VACANCY_DRAWS]),
+    )
+    rejected[Reason.CAP] += n_left_out
+    texts = allowed.replaced()
+    decorations = Decorations(
+        parent,
+        "ordered_vacancies",
+        np.broadcast_to(parent.site_species, vacant.shape),
+        vacant,
+        vacancy_length_factors(parent, vacant),
+        np.full(len(rows), np.nan),
+        [texts[row] for row in rows.tolist()],
+    )
+    return decorations, rejected
+
+
+_MAKERS: dict[Method, Callable[[_Task], list[tuple[Decorations, Counter[Reason]]]]] = {
+    "ionic_substitution": _full_decorations,
+    "partial_substitution": _partial_decorations,
+    "ordered_vacancies": _vacancy_decorations,
+}
+
+
+def _count_groupings(
+    proposals: PartialSubstitutions | Vacancies, groups: Groupings, codes: np.ndarray
+) -> Counter[Reason]:
     """Crystals behind the rejected compositions, by reason, counted without listing them."""
     rejected: Counter[Reason] = Counter()
     numbers = [np.array(groups.numbers(ion)) for ion in range(len(groups.sites))]

@@ -57,6 +57,27 @@ class Groupings:
             subsets = unique_subsets(self.permutations[ion], count, max_subsets=self.max_subsets, rng=rng)
         return self.sites[ion][subsets[~_left_in_place(subsets, self.repeats[ion])]]
 
+    def draw(
+        self, ions: np.ndarray, counts: np.ndarray, *, max_rows: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, list[np.ndarray], int]:
+        """The groups of `counts[i]` atoms of ion `ions[i]` for every i, both of shape (m,).
+
+        Of more than `max_rows` that many are drawn without weights. Returns which i each group is of, shape
+        (n_rows,), the sites of each, and the number left out.
+        """
+        keys = list(zip(ions.tolist(), counts.tolist(), strict=True))
+        chosen = {key: self.choose(*key) for key in set(keys)}
+        ends = np.cumsum([len(chosen[key]) for key in keys], dtype=np.int64)
+        n_all = int(ends[-1]) if len(ends) else 0
+        picked = np.arange(n_all)
+        if n_all > max_rows:
+            picked = np.sort(rng.choice(n_all, max_rows, replace=False))
+        rows = np.searchsorted(ends, picked, side="right")
+        sites = [
+            chosen[keys[row]][-left] for row, left in zip(rows.tolist(), (ends[rows] - picked).tolist(), strict=True)
+        ]
+        return rows, sites, n_all - len(picked)
+
 
 @dataclass(frozen=True, eq=False)
 class PartialSubstitutions:
@@ -98,18 +119,11 @@ class PartialSubstitutions:
         (n_rows, n_atoms), the composition each row is of (a row of this table), shape (n_rows,), and the number
         left out.
         """
-        keys = list(zip(self.ions.tolist(), self.counts.tolist()))
-        chosen = {key: groups.choose(*key) for key in set(keys)}
-        ends = np.cumsum([len(chosen[key]) for key in keys], dtype=np.int64)
-        n_all = int(ends[-1]) if len(ends) else 0
-        picked = np.arange(n_all)
-        if n_all > max_rows:
-            picked = np.sort(rng.choice(n_all, max_rows, replace=False))
-        rows = np.searchsorted(ends, picked, side="right")
-        site_species = np.tile(self.parent.site_species, (len(picked), 1))
-        for position, (row, left) in enumerate(zip(rows.tolist(), (ends[rows] - picked).tolist())):
-            site_species[position, chosen[keys[row]][-left]] = self.targets[row]
-        return site_species, rows, n_all - len(picked)
+        rows, sites, n_left_out = groups.draw(self.ions, self.counts, max_rows=max_rows, rng=rng)
+        site_species = np.tile(self.parent.site_species, (len(rows), 1))
+        for position, (group, target) in enumerate(zip(sites, self.targets[rows].tolist(), strict=True)):
+            site_species[position, group] = target
+        return site_species, rows, n_left_out
 
     def replaced(self) -> list[str]:
         """What each row replaces, e.g. ``Ti4+->Zr4+ (1 of 2)``."""

@@ -17,7 +17,7 @@ class GenerationSettings(Settings):
     """Which candidates are made from the known crystals, and which of them are kept."""
 
     methods: tuple[Method, ...] = ("ionic_substitution", "partial_substitution")
-    """Generators to use."""
+    """Generators to use. ``ordered_vacancies`` is off by default: the paper only replaces."""
     threshold: float = Field(1e-3, gt=0, lt=1)
     """Smallest conditional probability of a substitution."""
     floor_lambdas: bool = True
@@ -28,7 +28,9 @@ class GenerationSettings(Settings):
     """Normalisation of the conditional probability; see `SubstitutionModel`."""
     charge_balanced: bool = True
     """Keep only candidates with the total charge of their parent: the neutral ones (the paper's early rounds; it
-    dropped the rule later), and of a parent without neutral states those that keep the sum of its usual charges."""
+    dropped the rule later), and of a parent without neutral states those that keep the sum of its usual charges.
+    With vacancies: those that have neutral states, and of a parent without anions the plausible compositions; see
+    `Vacancies.balanced`."""
     parents_without_states: Literal["usual_states", "skip"] = "usual_states"
     """Parents whose elements have no neutral oxidation states, intermetallics and mixed valence above all: give each
     element its usual state, or make nothing from them."""
@@ -46,10 +48,14 @@ class GenerationSettings(Settings):
     whole_orbits: bool = False
     """Replace only whole orbits of the parent's space group, so that it keeps its symmetry; else any groups of sites.
     The paper does not say which it did."""
+    max_vacancy_fraction: float = Field(0.5, gt=0, lt=1)
+    """Ordered vacancies: largest share of an ion's atoms that leaves (a half makes half-Heuslers), never all of them.
+    Cells, supercells, orbits and caps are those of partial substitution, `max_partial_per_parent` counting the
+    vacancies apart; no probability ranks them."""
     max_subsets_per_count: int = Field(100, ge=1)
-    """Symmetry-unique groupings of one ion's atoms per number of atoms replaced; drawn by seed if more."""
+    """Symmetry-unique groupings of one ion's atoms per number of atoms replaced or removed; drawn by seed if more."""
     symprec: float = Field(0.01, gt=0)
-    """Tolerance in A of the parent's space group in partial substitution."""
+    """Tolerance in A of the parent's space group in partial substitution and vacancies."""
     max_atoms: int = Field(40, ge=1)
     """Largest parent cell."""
     allowed_elements: tuple[str, ...] | None = None
