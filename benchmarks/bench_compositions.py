@@ -162,7 +162,7 @@ def decomposition_energies(compositions: list[Composition], energies: np.ndarray
     elements = sorted({z for c in compositions for z in c.atomic_numbers})
     pure = [Entry(f"element-{z}", Composition.from_counts({z: 1}), 0.0, level=LEVEL) for z in elements]
     hull = Hull([*entries, *pure])
-    return np.array([hull.decomposition_energy(entry) for entry in entries[:asked]])
+    return hull.decomposition_energies(entries[:asked])
 
 
 def stability(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:

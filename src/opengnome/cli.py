@@ -4,12 +4,15 @@ Heavy imports happen inside the commands, so that `--help` and mistakes answer a
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from opengnome import __version__
 from opengnome.errors import OpenGnomeError, WorkFailedError
+
+if TYPE_CHECKING:
+    from opengnome.campaign.stability import Judged
 
 app = typer.Typer(
     name="opengnome",
@@ -219,22 +222,105 @@ def predict(
 
 @app.command(name="hull")
 def hull_command(
-    table: Annotated[Path, typer.Argument(help="Parquet table of crystals with energies, or a campaign.")],
+    table: Annotated[
+        Path, typer.Argument(help="Entries with energies (CSV, Parquet, JSON; docs/hull.md), or a campaign.")
+    ],
     system: Annotated[
         str | None,
         typer.Option("--system", help="Only this chemical system and its subsystems, e.g. Li-Fe-O."),
     ] = None,
+    against: Annotated[
+        list[Path],
+        typer.Option(
+            "--against", help="Judge by the hull of this file (or campaign) instead. Repeatable.", metavar="FILE"
+        ),
+    ] = [],  # noqa: B006
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            "--references",
+            help="Elements that total energies need and TABLE lacks; also JSON {Li: eV/atom}.",
+            metavar="FILE",
+        ),
+    ] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="`table`, `gnome`, `computed-entries`, `materials-project`, `optimade`; recognised else."
+        ),
+    ] = None,
+    energy: Annotated[
+        str | None,
+        typer.Option(
+            "--energy", help="`total`, `formation`, or the column: NAME, or NAME:formation:atom (total, cell)."
+        ),
+    ] = None,
+    level: Annotated[
+        str | None, typer.Option("--level", help="Level of theory of the rows that state none, e.g. PBE.")
+    ] = None,
+    correction: Annotated[
+        str | None,
+        typer.Option(
+            "--correction",
+            help="Corrections in place of those of the files: `none`, `mp2020`, a JSON of shifts; joined by +.",
+        ),
+    ] = None,
+    trust_settings: Annotated[
+        bool,
+        typer.Option(
+            "--trust-settings",
+            help="For mp2020: potentials and U are the Materials Project's where they are not given.",
+        ),
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw the hull of --system, 2 to 4 elements: .svg, .png or .html.", metavar="FILE"),
+    ] = None,
+    chemical_potentials: Annotated[
+        Path | None,
+        typer.Option(
+            "--chemical-potentials",
+            help="Draw where each phase of --system is stable, 2 or 3 elements: .svg, .png or .html.",
+            metavar="FILE",
+        ),
+    ] = None,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Energy above the hull, decomposition energy and products of every crystal of a table.
+    """Formation energy, energy above the hull, decomposition energy and products of every entry of a table.
 
-    Example: `opengnome hull crystals.parquet --system Li-Fe-O -o hull.csv`
+    Example: `opengnome hull entries.json.gz --system Li-Fe-O --plot hull.svg -o hull.csv`, or
+    `opengnome hull candidates.csv --against known.parquet --level PBE`
     """
-    from opengnome.campaign.commands import hull_rows
+    from opengnome.campaign.stability import judge
     from opengnome.campaign.tables import emit
 
-    raise typer.Exit(emit(hull_rows(table, system=system), output, as_json=as_json))
+    judged = judge(
+        table,
+        system=system,
+        against=against,
+        references=references,
+        format=file_format,
+        energy=energy,
+        level=level,
+        correction=correction,
+        trust_settings=trust_settings,
+    )
+    if plot is not None or chemical_potentials is not None:
+        _draw(judged, system, plot, chemical_potentials)
+    for source, row in judged.unused:
+        typer.echo(f"{source}: not part of the hull: {row.id}: {row.status}: {row.reason}", err=True)
+    raise typer.Exit(emit(judged.rows, output, as_json=as_json))
+
+
+def _draw(judged: "Judged", system: str | None, plot: Path | None, chemical_potentials: Path | None) -> None:
+    from opengnome.report.chemical_potential_diagram import draw_chemical_potentials
+    from opengnome.report.phase_diagram import draw_phase_diagram
+
+    if plot is not None:
+        draw_phase_diagram(judged.only_hull(), plot, system=system, entries=judged.entries)
+    if chemical_potentials is not None:
+        draw_chemical_potentials(judged.only_hull(), chemical_potentials, system=system)
 
 
 @app.command()

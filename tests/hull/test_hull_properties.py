@@ -1,5 +1,7 @@
 """What holds for every hull, on random systems full of ties, duplicates and coplanar points."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,8 @@ from scipy.optimize import linprog
 from opengnome.crystals import Composition
 from opengnome.hull import Entry, Hull
 
-ELEMENTS = (3, 8, 15, 26, 12)
-CLOSE = 1e-7
+ELEMENTS = (3, 8, 15, 26, 12, 17, 22)
+CLOSE = 1e-8
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
 # Multiples of 0.25 make ties, coplanar facets and equal polymorphs common; floats make the rest.
@@ -19,8 +21,8 @@ energies = st.one_of(st.integers(-8, 4).map(lambda n: n / 4), st.floats(-2, 1, a
 
 @st.composite
 def systems(draw, max_compounds: int = 14) -> list[Entry]:
-    """Entries of one system of 1-5 elements, elements first."""
-    elements = ELEMENTS[: draw(st.integers(1, 5))]
+    """Entries of one system of 1-7 elements, elements first."""
+    elements = ELEMENTS[: draw(st.integers(1, 7))]
     counts = st.lists(st.integers(0, 3), min_size=len(elements), max_size=len(elements)).filter(any)
     compounds = draw(st.lists(st.tuples(counts, energies), max_size=max_compounds))
     entries = [Entry(f"element-{z}", Composition.from_counts({z: 1}), draw(energies), level="PBE") for z in elements]
@@ -121,3 +123,62 @@ def test_more_entries_only_lower_the_hull(entries, split):
         after = large.energy_per_atom_at(entry.composition)
         assert after <= energy + CLOSE
         assert after == fresh.energy_per_atom_at(entry.composition)
+
+
+@quick
+@given(systems())
+def test_bulk_answers_equal_single_ones(entries):
+    hull = Hull(entries)
+    np.testing.assert_allclose(
+        hull.energies_above_hull(), [hull.energy_above_hull(e) for e in entries], rtol=0, atol=CLOSE
+    )
+    for same_too in (False, True):
+        single = [hull.decomposition_energy(e, exclude_polymorphs=same_too) for e in entries]
+        bulk = hull.decomposition_energies(exclude_polymorphs=same_too)
+        np.testing.assert_allclose(bulk, single, rtol=0, atol=CLOSE)
+
+
+@quick
+@given(systems(), st.permutations(range(len(ELEMENTS))))
+def test_the_names_of_the_elements_change_nothing(entries, permutation):
+    renamed = dict(zip(ELEMENTS, (ELEMENTS[i] for i in permutation), strict=True))
+    others = [
+        replace(e, composition=Composition.from_counts({renamed[z]: n for z, n in e.composition.counts}))
+        for e in entries
+    ]
+    one, other = Hull(entries), Hull(others)
+    np.testing.assert_allclose(one.decomposition_energies(), other.decomposition_energies(), rtol=0, atol=CLOSE)
+    np.testing.assert_allclose(one.energies_above_hull(), other.energies_above_hull(), rtol=0, atol=CLOSE)
+
+
+@quick
+@given(systems(), st.integers(0, 14))
+def test_no_distance_shrinks_when_entries_are_added(entries, split):
+    n_elements = len({z for e in entries for z in e.composition.atomic_numbers})
+    first, later = entries[: n_elements + split], entries[n_elements + split :]
+    small = Hull(first)
+    large = small.with_entries(later)
+    assert (large.energies_above_hull()[: len(first)] >= small.energies_above_hull() - CLOSE).all()
+    np.testing.assert_array_equal(large.energies_above_hull(), Hull(entries).energies_above_hull())
+
+
+@pytest.mark.slow
+def test_two_thousand_random_systems_equal_pymatgen(phase_diagram):
+    rng = np.random.default_rng(2023)
+    for number in range(2000):
+        n_elements = number % 7 + 1
+        elements = rng.choice(np.arange(19, 36), n_elements, replace=False).tolist()
+        entries = [Entry(f"{z}", Composition(((z, 1),)), float(rng.uniform(-9, -1)), level="PBE") for z in elements]
+        for phase in range(int(rng.integers(0, 30))):
+            counts = rng.integers(0, 4, n_elements)
+            counts[rng.integers(n_elements)] += 1
+            composition = Composition.from_counts({z: int(n) for z, n in zip(elements, counts, strict=True) if n})
+            ideal = sum(x * entries[elements.index(z)].energy_per_atom for z, x in composition.fractions.items())
+            entries.append(Entry(f"phase-{phase}", composition, ideal + float(rng.normal(-0.3, 0.4)), level="PBE"))
+        diagram = phase_diagram(entries)
+        reference = {e.name: e for e in diagram.all_entries}
+        expected = [diagram.get_e_above_hull(reference[e.id]) for e in entries]
+        hull = Hull(entries)
+        np.testing.assert_allclose(hull.energies_above_hull(), expected, rtol=0, atol=CLOSE)
+        single = [hull.energy_above_hull(e) for e in entries]
+        np.testing.assert_allclose(single, expected, rtol=0, atol=CLOSE)

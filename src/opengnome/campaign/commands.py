@@ -15,19 +15,18 @@ from opengnome.campaign.layout import Layout
 from opengnome.campaign.pool import hull_formation_energies
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.reading import read_all
-from opengnome.campaign.results import CampaignResults
 from opengnome.campaign.selection import Pool
+from opengnome.campaign.stability import judge, load_hull
 from opengnome.campaign.tables import OK, Row, failure
 from opengnome.crystals import Composition, Crystal, CrystalTable
-from opengnome.crystals.elements import atomic_number
-from opengnome.crystals.io import read_table, write_crystals
+from opengnome.crystals.io import write_crystals
 from opengnome.datasets import KnownSetSettings, load_known_set
 from opengnome.errors import CampaignError, InvalidCrystalError, MissingReferenceError
-from opengnome.hull import Hull, hull_table
+from opengnome.hull import Hull
 from opengnome.models import VOLUME_SCALES, CompositionalEnsemble, Ensemble, shipped_ensemble
 from opengnome.oracles import Calculation, OracleSettings, Status, make_oracle, read_calculation
 
-INVALID, NO_PREDICTION, NO_ENERGY = "invalid_crystal", "no_prediction", "no_energy"
+INVALID, NO_PREDICTION = "invalid_crystal", "no_prediction"
 
 
 def predict_rows(
@@ -83,14 +82,11 @@ def predict_formula_rows(formulas: Sequence[str], *, model: Path | None = None, 
 
 
 def hull_rows(path: Path, *, system: str | None = None) -> list[Row]:
-    """Distances and products of every entry of a table or a campaign, a chemical system's only when named.
+    """Distances and products of every entry of a file or a campaign, a chemical system's only when named.
 
-    A row of the table without an energy is a row with status and reason.
+    A row of the file that is no entry is a row with status and reason. Further questions: `stability.judge`.
     """
-    hull = load_hull(path)
-    allowed = None if system is None else {atomic_number(symbol) for symbol in system.split("-")}
-    entries = [e for e in hull.entries if allowed is None or set(e.composition.atomic_numbers) <= allowed]
-    return hull_table(hull, entries) + (_rows_without_energy(path, hull, allowed) if path.is_file() else [])
+    return judge(path, system=system).rows
 
 
 def relax_rows(
@@ -139,24 +135,6 @@ def load_ensemble(path: Path | None = None) -> Ensemble:
             raise CampaignError(f"the campaign in {path} has no trained ensemble yet")
         return Ensemble.load(path / ready[-1].path)
     return Ensemble.load(path)
-
-
-def load_hull(path: Path) -> Hull:
-    """The hull of a campaign, or of a table of crystals with energies."""
-    if Layout(path).journal.is_file():
-        return CampaignResults(path).hull
-    return Hull(load_known_set(KnownSetSettings(source=str(path))).entries)
-
-
-def _rows_without_energy(path: Path, hull: Hull, allowed: set[int] | None) -> list[Row]:
-    known = {entry.id for entry in hull.entries}
-    table = read_table(path)
-    return [
-        failure(identifier, NO_ENERGY, "the table has no energy for it") | {"reduced_formula": formula}
-        for identifier, formula in zip(table.ids, table.reduced_formulas, strict=True)
-        if identifier not in known
-        and (allowed is None or set(Composition.from_formula(formula).atomic_numbers) <= allowed)
-    ]
 
 
 def _predicted(

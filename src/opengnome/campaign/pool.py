@@ -69,8 +69,7 @@ def _merge(context: Context, state: CampaignState, number: int) -> tuple[Crystal
 
 def hull_formation_energies(hull: Hull, compositions: list[Composition]) -> np.ndarray:
     """Formation energy of the hull at each composition, eV/atom, shape (n,)."""
-    zero_formation = np.array([-hull.formation_energy_per_atom(c, 0.0) for c in compositions])
-    return -hull.distances_from_hull(compositions, zero_formation)
+    return hull.formation_energies(compositions, hull.energies_per_atom_at(compositions))
 
 
 def _compositions(table: CrystalTable) -> list[Composition]:

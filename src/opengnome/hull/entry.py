@@ -1,8 +1,10 @@
 """One phase with its energy, as a convex hull takes it in."""
 
+import math
 from dataclasses import KW_ONLY, dataclass
 
 from opengnome.crystals import Composition
+from opengnome.errors import HullError
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,17 @@ class Entry:
     @property
     def reduced_formula(self) -> str:
         return self.composition.reduced_formula
+
+
+def check_entry(entry: Entry, *, level: str) -> None:
+    """Raise `HullError` unless the entry is of this level and its energies are finite."""
+    if entry.level != level:
+        raise HullError(
+            f"entry {entry.id!r} is of level {entry.level!r}, the hull of level {level!r}; energies of "
+            "different levels cannot be compared: build one hull per level"
+        )
+    if not math.isfinite(entry.corrected_energy_per_atom):
+        raise HullError(
+            f"entry {entry.id!r} ({entry.reduced_formula}) has the energy {entry.energy_per_atom} and the "
+            f"correction {entry.correction_per_atom} eV/atom; both must be finite: leave the entry out"
+        )

@@ -1,27 +1,15 @@
 """Elemental references and formation energies."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from opengnome.crystals import Composition
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.errors import MissingReferenceError
-from opengnome.hull.entry import Entry
 
 
-def elemental_references(entries: Iterable[Entry]) -> dict[int, float]:
-    """Corrected energy in eV/atom of the lowest entry of each pure element, by atomic number."""
-    references: dict[int, float] = {}
-    for entry in entries:
-        if entry.composition.n_elements == 1:
-            z = entry.composition.counts[0][0]
-            energy = entry.corrected_energy_per_atom
-            references[z] = min(energy, references.get(z, energy))
-    return dict(sorted(references.items()))
-
-
-def check_references(elements: Iterable[int], references: Mapping[int, float], *, level: str) -> None:
+def check_references(elements: Iterable[int], references: Collection[int], *, level: str) -> None:
     """Raise `MissingReferenceError` naming the elements (atomic numbers) that have no reference."""
-    missing = sorted(set(elements) - references.keys())
+    missing = sorted(set(elements) - set(references))
     if missing:
         names = ", ".join(SYMBOLS[z] for z in missing)
         raise MissingReferenceError(
