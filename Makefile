@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CAMPAIGN ?= discoveries
 
-.PHONY: discover test bench lint clean
+.PHONY: discover test test-gpaw bench lint clean
 
 discover: $(VENV)/installed          ## the whole method on the embedded known set; report in discoveries/report.html
 	$(BIN)/opengnome discover $(CAMPAIGN)
@@ -14,6 +14,10 @@ test: $(VENV)/developed              ## lint, types and all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+test-gpaw: $(VENV)/developed        ## tests of the GPAW oracle; Debian: g++ libxc-dev libopenblas-dev
+	CC=g++ $(BIN)/pip install --quiet -c constraints.txt -e ".[gpaw]"
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/oracles/test_gpaw_oracle.py
 
 bench: $(VENV)/developed             ## speed, side by side with peers; JSON in benchmarks/results
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run_all.py

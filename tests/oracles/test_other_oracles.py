@@ -114,7 +114,7 @@ def test_unusable_recorded_tables(tmp_path, recorded_table):
         ({"name": "recorded"}, "needs table"),
         ({"calculator": EMT}, 'is a setting of the ase oracle, but name = "chgnet"'),
         ({"level": "pbe"}, "fixed by its weights"),
-        ({"name": "vasp"}, "name: Input should be 'chgnet', 'ase' or 'recorded'"),
+        ({"name": "siesta"}, "name: Input should be 'chgnet', 'ase', 'recorded', 'gpaw', 'vasp' or 'espresso'"),
         ({"relaxation": {"fmx": 0.1}}, "did you mean 'fmax'"),
         ({"relaxation": {"fmax": 0}}, "greater than 0"),
     ],

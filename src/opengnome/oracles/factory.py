@@ -17,6 +17,18 @@ def make_oracle(settings: OracleSettings) -> Oracle:
         from opengnome.oracles.ase_calculator import AseOracle
 
         return AseOracle(settings)
+    if settings.name == "gpaw":
+        from opengnome.oracles.gpaw_oracle import GpawOracle
+
+        return GpawOracle(settings.gpaw, settings.relaxation)
+    if settings.name == "vasp":
+        from opengnome.oracles.vasp import VaspOracle
+
+        return VaspOracle(settings.vasp, settings.relaxation)
+    if settings.name == "espresso":
+        from opengnome.oracles.espresso import EspressoOracle
+
+        return EspressoOracle(settings.espresso, settings.relaxation)
     from opengnome.oracles.recorded import RecordedOracle
 
     return RecordedOracle(settings)

@@ -64,7 +64,7 @@ class OracleIdentity:
     """Which engine, and how it was set. Energies compare only between equal levels."""
 
     name: str
-    """Adapter: chgnet, ase or recorded."""
+    """Adapter: chgnet, ase, recorded, gpaw, vasp or espresso."""
     code: str
     """What did the computing: a package, an import path, or a table."""
     version: str
@@ -104,6 +104,11 @@ class Calculation:
     seconds: float
     """Wall time."""
     oracle: OracleIdentity
+    band_gap: float | None = None
+    """Lowest empty minus highest filled level on the k-points of `crystal`'s calculation, eV; 0 for a metal, None
+    where the engine gives none. A mesh may miss the band edges, so the gap of all k-points is at most this."""
+    corrections: tuple[str, ...] = ()
+    """What was changed after failures on the way here, in order, each with the failure it answers."""
 
     @property
     def energy_per_atom(self) -> float | None:

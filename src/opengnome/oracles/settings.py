@@ -1,12 +1,16 @@
 """Settings of the oracles and of the relaxation."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from opengnome.crystals.geometry import MIN_DISTANCE
+from opengnome.oracles.espresso_settings import EspressoSettings
+from opengnome.oracles.gpaw_settings import GpawSettings
+from opengnome.oracles.vasp_settings import VaspSettings
 from opengnome.settings import Settings
 
 
@@ -50,11 +54,18 @@ class RelaxationSettings(Settings):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
+_DFT_ENGINES = ("gpaw", "vasp", "espresso")
+"""Oracles with a section of their own, which has their name."""
+_DFT_TIMEOUT_S = 86400.0
+"""Wall time for a crystal where an evaluation takes minutes and not milliseconds."""
+
+
 class OracleSettings(Settings):
     """Which oracle, and how it relaxes."""
 
-    name: Literal["chgnet", "ase", "recorded"] = "chgnet"
-    """chgnet: the embedded potential. ase: any ASE calculator. recorded: answers from a table."""
+    name: Literal["chgnet", "ase", "recorded", "gpaw", "vasp", "espresso"] = "chgnet"
+    """chgnet: the embedded potential. ase: any ASE calculator. recorded: answers from a table. gpaw, vasp,
+    espresso: density-functional theory."""
     calculator: str | None = None
     """For ase: import path of a callable that gives a calculator, e.g. "ase.calculators.emt:EMT"."""
     calculator_options: dict[str, Any] = Field(default_factory=dict)
@@ -70,6 +81,29 @@ class OracleSettings(Settings):
     """For recorded: digest answers only for crystals of the table as they are described there; formula
     answers any other crystal with the lowest entry of its reduced formula."""
     relaxation: RelaxationSettings = RelaxationSettings()
+    """For gpaw, vasp and espresso `timeout_s` is a day where it is not given."""
+    gpaw: GpawSettings | None = None
+    """For gpaw; left out, its defaults."""
+    vasp: VaspSettings | None = None
+    """For vasp; left out, its defaults."""
+    espresso: EspressoSettings | None = None
+    """For espresso; `pseudo_dir` has no default."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_engine(cls, data: Any) -> Any:
+        """A density-functional oracle gets its section and its time limit."""
+        if not isinstance(data, Mapping) or data.get("name") not in _DFT_ENGINES:
+            return data
+        completed = dict(data)
+        if completed.get(data["name"]) is None:
+            completed[data["name"]] = {}
+        relaxation = completed.get("relaxation", {})
+        if isinstance(relaxation, RelaxationSettings):
+            relaxation = relaxation.model_dump(exclude_unset=True)
+        if isinstance(relaxation, Mapping):
+            completed["relaxation"] = {"timeout_s": _DFT_TIMEOUT_S, **relaxation}
+        return completed
 
     @model_validator(mode="after")
     def _check_engine(self) -> "OracleSettings":
@@ -81,4 +115,17 @@ class OracleSettings(Settings):
             raise ValueError(f'calculator is a setting of the ase oracle, but name = "{self.name}"')
         if self.name == "chgnet" and self.level is not None:
             raise ValueError("the level of the chgnet oracle is fixed by its weights; leave level out")
+        if self.name in _DFT_ENGINES and self.level is not None:
+            raise ValueError(f"the level of the {self.name} oracle follows from its settings; leave level out")
+        for engine in _DFT_ENGINES:
+            if self.name != engine and getattr(self, engine) is not None:
+                raise ValueError(f'{engine} is a section of the {engine} oracle, but name = "{self.name}"')
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_other_engines(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Sections of engines that are not used are not written: names of calculations are made of this text, and
+        those made before an engine was added stay.
+        """
+        written: dict[str, Any] = write(self)
+        return {key: value for key, value in written.items() if key == self.name or key not in _DFT_ENGINES}

@@ -39,6 +39,8 @@ _SCHEMA = pa.schema(
         ("fmax", pa.float64()),
         ("seconds", pa.float64()),
         *((f"oracle_{name}", pa.string()) for name in _IDENTITY_FIELDS),
+        ("band_gap", pa.float64()),
+        ("corrections", pa.list_(pa.string())),
     ],
     metadata={"format": FORMAT},
 )
@@ -56,6 +58,8 @@ def write_calculation(path: Path, calculation: Calculation) -> None:
         "n_steps": calculation.n_steps,
         "fmax": calculation.fmax,
         "seconds": calculation.seconds,
+        "band_gap": calculation.band_gap,
+        "corrections": list(calculation.corrections),
         **{f"oracle_{name}": value for name, value in asdict(calculation.oracle).items()},
         **{f"frames_{name}": _pack(getattr(frames, name, None)) for name in _FRAME_FIELDS},
         **{f"initial_{name}": _pack(getattr(calculation.initial, name)) for name in _CRYSTAL_FIELDS},
@@ -94,6 +98,9 @@ def read_calculation(path: Path) -> Calculation:
             fmax=row["fmax"],
             seconds=row["seconds"],
             oracle=OracleIdentity(**{name: row[f"oracle_{name}"] for name in _IDENTITY_FIELDS}),
+            # files of before these two were kept have neither
+            band_gap=row.get("band_gap"),
+            corrections=tuple(row.get("corrections") or ()),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise OpenGnomeError(f"{path} is damaged: {error}; delete it and calculate again") from error

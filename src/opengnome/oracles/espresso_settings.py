@@ -1,0 +1,80 @@
+"""Settings of the Quantum ESPRESSO oracle."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from opengnome.settings import Settings
+
+NAMELISTS: tuple[str, ...] = ("control", "system", "electrons")
+"""Parts of the input of pw.x that `input_data` may add to."""
+
+OWN_KEYWORDS: frozenset[str] = frozenset(
+    {
+        "calculation", "disk_io", "ecutrho", "ecutwfc", "ibrav", "max_seconds", "nat", "nspin", "ntyp", "occupations",
+        "outdir", "prefix", "pseudo_dir", "restart_mode", "smearing", "degauss", "tprnfor", "tstress",
+    }
+)  # fmt: skip
+"""Keywords of pw.x that the oracle sets itself."""
+
+
+class EspressoSettings(Settings):
+    """How pw.x of Quantum ESPRESSO is started, with which pseudopotentials, cutoffs and k-points.
+
+    The relaxation (steps, limits, time) is our own, set by `RelaxationSettings`; pw.x computes one geometry at a
+    time. The exchange-correlation functional is that of the pseudopotentials.
+    """
+
+    command: str = "pw.x"
+    """How pw.x is started, e.g. "mpirun -n 8 pw.x"; looked for on the PATH."""
+    pseudo_dir: Path | None = None
+    """Folder of pseudopotentials in the UPF format, for instance an unpacked SSSP library
+    (doi:10.1038/s41524-018-0127-2) with its JSON file. Must be given."""
+    pseudopotentials: dict[str, str] = Field(default_factory=dict)
+    """File name by element symbol, where the folder has several of an element and no SSSP file says which."""
+    family: str | None = None
+    """Name of the set of pseudopotentials in the name of the level of theory; None: the name of the folder."""
+    ecutwfc_ry: float | None = Field(default=None, gt=0)
+    """Cutoff of the wave functions, Rydberg. None: the largest of the SSSP file's for the elements of the crystal.
+    One value for all crystals makes errors of the cutoff cancel in formation energies."""
+    ecutrho_ry: float | None = Field(default=None, gt=0)
+    """Cutoff of the density, Rydberg. None: the SSSP file's, or 8 times `ecutwfc_ry` where that is given
+    (ultrasoft and PAW; norm-conserving pseudopotentials need 4 times)."""
+    k_spacing: float = Field(default=0.25, gt=0)
+    """Largest distance of k-points along a reciprocal vector, 1/Angstrom with 2 pi. The mesh is centred at Gamma
+    and stays that of the initial cell during the relaxation."""
+    smearing: Literal["cold", "gaussian", "methfessel-paxton"] = "cold"
+    """Cold smearing is that of doi:10.1103/PhysRevLett.82.3296."""
+    degauss_ry: float = Field(default=0.01, gt=0)
+    """Width of the smearing, Rydberg. The energy is the free energy, whose derivatives the forces are."""
+    magnetic_elements: tuple[str, ...] = (
+        "V", "Cr", "Mn", "Fe", "Co", "Ni", "Mo", "W",
+        "Ce", "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb",
+    )  # fmt: skip
+    """A crystal with one of these has spin and a ferromagnetic start; the others have no spin."""
+    starting_magnetization: float = Field(default=0.5, gt=0, le=1)
+    """Of the magnetic elements, as a fraction of the valence electrons."""
+    conv_thr_ry_per_atom: float = Field(default=1e-9, gt=0)
+    """Electronic convergence, Rydberg per atom."""
+    input_data: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Further keywords of pw.x by namelist, e.g. {electrons = {mixing_beta = 0.2}}. Those of control and electrons
+    count as numerics; those of system are part of the level of theory."""
+    energy_per_atom_range: tuple[float, float] = (-1e5, 0.0)
+    """Outside is EXPLODED, eV/atom; in place of the relaxation's, because totals of pseudopotentials have their
+    zero at separate electrons and cores."""
+    folder: Path = Path("espresso")
+    """Each crystal gets a folder of its own in here."""
+    keep: Literal["all", "failed", "none"] = "failed"
+    """Folders that stay after the calculation."""
+
+    @field_validator("input_data")
+    @classmethod
+    def _check_input_data(cls, input_data: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for namelist, keywords in input_data.items():
+            if namelist not in NAMELISTS:
+                raise ValueError(f"{namelist!r} is no namelist for input_data; use one of {', '.join(NAMELISTS)}")
+            for keyword in keywords:
+                if keyword.lower() in OWN_KEYWORDS:
+                    raise ValueError(f"{keyword} is decided by the oracle and its settings; take it out of input_data")
+        return input_data
