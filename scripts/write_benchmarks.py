@@ -14,12 +14,12 @@ from typing import Any
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = DOCS / "results"
 
-HEADER = """# Benchmarks of energy models and generators
+HEADER = """# Benchmarks
 
 Written by `scripts/write_benchmarks.py` from `docs/results/*.json`; each section names the command that made its
 file. DATA is the folder with the public tables (`mp_crystals.parquet`, `gnome_pbe.parquet`,
 `mp_compositions.parquet`). All on virtual machines with two cores of an AMD EPYC and no graphics card: Zen 4 for the
-uncertainty on the hash test and on GNoME crystals, compositions, scaling law, derivatives and ground states, Zen 5 for
+uncertainty on the hash test and on GNoME crystals, compositions, scaling law, hulls and all about candidates, Zen 5 for
 the rest. Errors are of formation energies, meV/atom.
 """
 
@@ -399,6 +399,13 @@ SECTIONS: tuple[Section, ...] = (
         "ground_states.json",
         "python benchmarks/ground_states.py --output runs/ground_states --json docs/results/ground_states.json",
         ground_states,
+    ),
+    (
+        "Hulls beside pymatgen, all compositions, up to a million entries",
+        "hull.txt",
+        "python benchmarks/bench_hull.py; --compositions DATA/mp_compositions.parquet --extra DATA/mp_crystals.parquet "
+        "--sample 300; --scaling 1000 10000 100000 1000000",
+        verbatim,
     ),
     (
         "Peers after the same time",
