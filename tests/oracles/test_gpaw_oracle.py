@@ -82,8 +82,9 @@ def test_forces_are_the_derivative_of_the_energy(tmp_path):
         # along the bond, half by either atom: the inversion centre stays at the origin
         moved.positions += step / np.sqrt(3) * np.array([[-0.5], [0.5]])
         moved.calc = evaluate(silicon(), tmp_path).calc
-        energies.append(moved.get_potential_energy())
-    assert force.sum() / np.sqrt(3) == pytest.approx(-(energies[1] - energies[0]) / 0.02, abs=0.02)
+        # of the smeared free energy; the one extrapolated to no smearing has a slope 3 % off
+        energies.append(moved.get_potential_energy(force_consistent=True))
+    assert force.sum() / np.sqrt(3) == pytest.approx(-(energies[1] - energies[0]) / 0.02, abs=0.01)
 
 
 def test_hubbard_u_and_spin(tmp_path):
