@@ -24,7 +24,7 @@ from opengnome.errors import OracleSetupError
 from opengnome.oracles.espresso_pseudopotentials import PseudopotentialFolder, cutoffs_ry
 from opengnome.oracles.espresso_settings import EspressoSettings
 from opengnome.oracles.oracle import Calculation, OracleIdentity, Status
-from opengnome.oracles.relaxation import _calculation, _Stop, relax_with_calculator
+from opengnome.oracles.relaxation import Stop, calculation_of, relax_with_calculator
 from opengnome.oracles.settings import RelaxationSettings
 
 _SMEARING = {"cold": "cold", "gaussian": "gaussian", "methfessel-paxton": "mp"}
@@ -102,8 +102,8 @@ class EspressoOracle:
         identity = replace(calculation.oracle, version=run.version)
         if run.is_out_of_time:
             n_steps = calculation.n_steps
-            stop = _Stop(Status.TIMED_OUT, f"{self.relaxation.timeout_s:g} s passed after {n_steps} steps")
-            calculation = _calculation(
+            stop = Stop(Status.TIMED_OUT, f"{self.relaxation.timeout_s:g} s passed after {n_steps} steps")
+            calculation = calculation_of(
                 calculation.initial,
                 stop,
                 calculation.frames,

@@ -42,7 +42,7 @@ from opengnome.oracles.gpaw_progress import (
 from opengnome.oracles.gpaw_settings import GpawSettings
 from opengnome.oracles.gpaw_symmetry import SpaceGroup, symmetrised
 from opengnome.oracles.oracle import Calculation, Frames, OracleIdentity, Status
-from opengnome.oracles.relaxation import _calculation, _density_stop, _Stop, failed, relax_with_calculator
+from opengnome.oracles.relaxation import Stop, calculation_of, density_stop, failed, relax_with_calculator
 from opengnome.oracles.settings import RelaxationSettings
 
 _NOT_PHYSICS = {"folder", "keep", "ranks", "mpi_command"}
@@ -106,10 +106,10 @@ class GpawOracle:
         mesh. The first is the input, symmetrised. The result is the last; `fmax` is that of the last relaxation.
         """
         start = time.monotonic()
-        stop = _density_stop(crystal, self.relaxation)
+        stop = density_stop(crystal, self.relaxation)
         if stop is not None:
             seconds = time.monotonic() - start
-            return _calculation(crystal, stop, None, n_steps=0, fmax=None, seconds=seconds, identity=self.identity)
+            return calculation_of(crystal, stop, None, n_steps=0, fmax=None, seconds=seconds, identity=self.identity)
         missing = self.engine.missing_elements(sorted({SYMBOLS[z] for z in crystal.atomic_numbers}))
         if missing:
             reason = f"there is no PAW data set of PBE for {', '.join(missing)}"
@@ -139,10 +139,10 @@ class GpawOracle:
         except OracleSetupError:
             raise
         except Exception as error:  # one crystal's failure is its record: no space group, a full disk
-            stop = _Stop(Status.FAILED, f"{type(error).__name__}: {error}; see {folder}")
+            stop = Stop(Status.FAILED, f"{type(error).__name__}: {error}; see {folder}")
         counted = [s.frames() for stage, s in zip(stages, progress.stages) if stage.counts and len(s)]
         frames = _joined(counted)
-        calculation = _calculation(
+        calculation = calculation_of(
             crystal,
             stop,
             frames,
@@ -189,9 +189,9 @@ class _Run:
         self.inner: Any = None
         self.n_logs = len(list(folder.glob("*.txt")))
 
-    def all_stages(self) -> _Stop:
+    def all_stages(self) -> Stop:
         """Stage after stage until one does not converge."""
-        stop = _Stop(Status.CONVERGED)
+        stop = Stop(Status.CONVERGED)
         for number, stage in enumerate(self.stages):
             if number < self.progress.n_finished:
                 continue
@@ -202,7 +202,7 @@ class _Run:
             self._save()
         return stop
 
-    def _stage(self, number: int, stage: Stage) -> _Stop:
+    def _stage(self, number: int, stage: Stage) -> Stop:
         """One stage, up the ladder of corrections as far as it takes."""
         if len(self.progress.stages) == number:
             self.progress.stages.append(StageFrames())
@@ -218,13 +218,13 @@ class _Run:
             self.progress.corrections.append(f"{stage.name}: {correction.name} after {stop.reason}")
             self._save()
 
-    def _attempt(self, number: int, stage: Stage, failure: _Failure) -> _Stop:
+    def _attempt(self, number: int, stage: Stage, failure: _Failure) -> Stop:
         geometry = self.progress.geometry(number)
         frames = self.progress.stages[number]
         n_steps = max(0, len(frames) - 1)
         remaining = self.relaxation.timeout_s - (time.monotonic() - self.start)
         if remaining <= 0:
-            return _Stop(Status.TIMED_OUT, f"{self.relaxation.timeout_s:g} s passed")
+            return Stop(Status.TIMED_OUT, f"{self.relaxation.timeout_s:g} s passed")
         frames.repeats_last = len(frames) > 0  # it is where this attempt begins
         corrections = tuple(_CORRECTIONS[name] for name in self.progress.ladder)
         try:
@@ -241,10 +241,10 @@ class _Run:
         if stage.kind == "relax" or len(self.stages) == 1:
             self.progress.fmax = result.fmax
         if result.status is Status.UNCONVERGED and stage.kind == "static" and len(self.stages) > 1:
-            return _Stop(Status.CONVERGED)  # its forces on another mesh are reported, not minimised
+            return Stop(Status.CONVERGED)  # its forces on another mesh are reported, not minimised
         if result.status is Status.TIMED_OUT:
-            return _Stop(result.status, f"{self.relaxation.timeout_s:g} s passed after {len(frames) - 1} steps")
-        return _Stop(result.status, result.reason)
+            return Stop(result.status, f"{self.relaxation.timeout_s:g} s passed after {len(frames) - 1} steps")
+        return Stop(result.status, result.reason)
 
     def _relaxation(
         self, stage: Stage, n_steps: int, remaining: float, corrections: tuple[Correction, ...]
@@ -288,7 +288,7 @@ class _Run:
             on_frame=save,
         )
 
-    def _correction(self, stage: Stage, stop: _Stop, failure: _Failure) -> Correction | None:
+    def _correction(self, stage: Stage, stop: Stop, failure: _Failure) -> Correction | None:
         """What to change after a failure, or None when there is nothing (left) to change."""
         if len(self.progress.ladder) >= self.settings.max_corrections:
             return None

@@ -25,13 +25,15 @@ _WITH_RESULT = (Status.CONVERGED, Status.UNCONVERGED, Status.TIMED_OUT)
 
 
 @dataclass(frozen=True)
-class _Stop:
+class Stop:
+    """What ended a relaxation."""
+
     status: Status
     reason: str = ""
 
 
 @dataclass
-class _Recorder:
+class FrameRecorder:
     """The frames evaluated so far."""
 
     positions: list[np.ndarray] = field(default_factory=list)
@@ -70,10 +72,10 @@ def relax_with_calculator(
     evaluated before it are kept. Only `OracleSetupError` passes.
     """
     start = time.monotonic()
-    recorder = _Recorder()
+    recorder = FrameRecorder()
     fmax: float | None = None
     try:
-        stop = _density_stop(crystal, settings)
+        stop = density_stop(crystal, settings)
         if stop is None:
             deadline = start + settings.timeout_s
             with _without_logm_warnings():
@@ -81,10 +83,10 @@ def relax_with_calculator(
     except OracleSetupError:
         raise
     except Exception as error:  # one crystal's failure is its record, whatever the engine threw
-        stop = _Stop(Status.FAILED, f"{type(error).__name__}: {error}")
+        stop = Stop(Status.FAILED, f"{type(error).__name__}: {error}")
     frames = recorder.frames()
     n_frames = 0 if frames is None else len(frames)
-    return _calculation(
+    return calculation_of(
         crystal,
         stop,
         frames,
@@ -97,13 +99,13 @@ def relax_with_calculator(
 
 def failed(crystal: Crystal, reason: str, *, identity: OracleIdentity, seconds: float = 0.0) -> Calculation:
     """The record of a crystal for which there is no answer."""
-    stop = _Stop(Status.FAILED, reason)
-    return _calculation(crystal, stop, None, n_steps=0, fmax=None, seconds=seconds, identity=identity)
+    stop = Stop(Status.FAILED, reason)
+    return calculation_of(crystal, stop, None, n_steps=0, fmax=None, seconds=seconds, identity=identity)
 
 
-def _calculation(
+def calculation_of(
     initial: Crystal,
-    stop: _Stop,
+    stop: Stop,
     frames: Frames | None,
     *,
     n_steps: int,
@@ -111,6 +113,10 @@ def _calculation(
     seconds: float,
     identity: OracleIdentity,
 ) -> Calculation:
+    """The record of a relaxation: the last frame is its result where the status has one.
+
+    `fmax` in eV/Angstrom and wall `seconds` are recorded as they are given.
+    """
     has_result = stop.status in _WITH_RESULT and frames is not None
     last = frames if has_result else None
     return Calculation(
@@ -130,25 +136,25 @@ def _calculation(
 
 
 def _minimize(
-    crystal: Crystal, calculator: Any, settings: RelaxationSettings, recorder: _Recorder, deadline: float
-) -> tuple[_Stop, float | None]:
+    crystal: Crystal, calculator: Any, settings: RelaxationSettings, recorder: FrameRecorder, deadline: float
+) -> tuple[Stop, float | None]:
     """Step until something ends it; the largest generalised force (None unless finite) comes along."""
     atoms, target, optimizer = _set_up(crystal, calculator, settings)
     fmax = None
     # irun yields after the first evaluation and after every step, before the next geometry is evaluated
     for converged in optimizer.irun(fmax=settings.fmax, steps=settings.max_steps):
         recorder.record(atoms, with_stress=settings.relax_cell)
-        stop = _frame_stop(crystal, recorder, settings)
+        stop = frame_stop(crystal, recorder, settings)
         if stop is not None:
             return stop, None
         fmax = float(np.linalg.norm(target.get_forces(), axis=1).max())
         if converged:
-            return _Stop(Status.CONVERGED), fmax
+            return Stop(Status.CONVERGED), fmax
         if time.monotonic() > deadline:
             reason = f"{settings.timeout_s:g} s passed after {len(recorder.energies) - 1} steps"
-            return _Stop(Status.TIMED_OUT, reason), fmax
+            return Stop(Status.TIMED_OUT, reason), fmax
     reason = f"fmax is {fmax:.3g} eV/A after {settings.max_steps} steps, must be below {settings.fmax:g}"
-    return _Stop(Status.UNCONVERGED, reason), fmax
+    return Stop(Status.UNCONVERGED, reason), fmax
 
 
 def _set_up(crystal: Crystal, calculator: Any, settings: RelaxationSettings) -> tuple[Any, Any, Any]:
@@ -171,39 +177,39 @@ def _without_logm_warnings() -> Iterator[None]:
         yield
 
 
-def _density_stop(crystal: Crystal, settings: RelaxationSettings) -> _Stop | None:
+def density_stop(crystal: Crystal, settings: RelaxationSettings) -> Stop | None:
     """TOO_DENSE when atoms are too close or too many; looked at before the engine sees the crystal."""
     if crystal.volume_per_atom < settings.min_volume_per_atom:
-        return _Stop(
+        return Stop(
             Status.TOO_DENSE,
             f"{crystal.volume_per_atom:.3g} A^3 per atom, must be at least {settings.min_volume_per_atom:g}",
         )
     distance = minimum_distance(crystal)
     if distance < settings.min_distance:
-        return _Stop(
+        return Stop(
             Status.TOO_DENSE,
             f"two atoms are {distance:.3g} A apart, must be at least {settings.min_distance:g}",
         )
     return None
 
 
-def _frame_stop(initial: Crystal, recorder: _Recorder, settings: RelaxationSettings) -> _Stop | None:
+def frame_stop(initial: Crystal, recorder: FrameRecorder, settings: RelaxationSettings) -> Stop | None:
     """Why the last frame ends the relaxation, or None."""
     energy, forces, stress = recorder.energies[-1], recorder.forces[-1], recorder.stresses[-1]
     stress_finite = np.isfinite(stress).all() or not settings.relax_cell
     if not (np.isfinite(energy) and np.isfinite(forces).all() and stress_finite):
-        return _Stop(Status.NOT_FINITE, f"the engine gave a value that is not finite: energy {energy:g} eV")
+        return Stop(Status.NOT_FINITE, f"the engine gave a value that is not finite: energy {energy:g} eV")
     lattice, positions = recorder.lattices[-1], recorder.positions[-1]
     try:
         frame = Crystal(lattice, np.linalg.solve(lattice.T, positions.T).T, initial.atomic_numbers)
-        return _range_stop(initial, frame, energy, forces, settings) or _density_stop(frame, settings)
+        return _range_stop(initial, frame, energy, forces, settings) or density_stop(frame, settings)
     except (InvalidCrystalError, np.linalg.LinAlgError) as error:
-        return _Stop(Status.EXPLODED, f"the cell is no longer one: {error}")
+        return Stop(Status.EXPLODED, f"the cell is no longer one: {error}")
 
 
 def _range_stop(
     initial: Crystal, frame: Crystal, energy: float, forces: np.ndarray, settings: RelaxationSettings
-) -> _Stop | None:
+) -> Stop | None:
     quantities = (
         (
             "volume / initial volume",
@@ -216,5 +222,5 @@ def _range_stop(
     )
     for name, value, low, high in quantities:
         if not low <= value <= high:
-            return _Stop(Status.EXPLODED, f"{name} is {value:.4g}, outside {low:g}..{high:g}")
+            return Stop(Status.EXPLODED, f"{name} is {value:.4g}, outside {low:g}..{high:g}")
     return None

@@ -21,7 +21,7 @@ from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.errors import OracleSetupError, SettingsError
 from opengnome.oracles.oracle import Calculation, Frames, OracleIdentity, Status
-from opengnome.oracles.relaxation import _calculation, _density_stop, _frame_stop, _Recorder, _Stop, failed
+from opengnome.oracles.relaxation import FrameRecorder, Stop, calculation_of, density_stop, failed, frame_stop
 from opengnome.oracles.settings import RelaxationSettings
 from opengnome.oracles.vasp_folder import (
     clean,
@@ -51,7 +51,7 @@ _NOT_PHYSICS = {"command", "gamma_command", "potcar_dir", "folder", "keep", "pol
 @dataclass(frozen=True, eq=False)
 class _StepResult:
     step: Step
-    stop: _Stop
+    stop: Stop
     parts: tuple[Frames | None, ...]
     """The frames of the interrupted runs of the step, then those of the last one."""
     output: VaspOutput | None
@@ -103,10 +103,10 @@ class VaspOracle:
         result is the last. Raises `OracleSetupError` when a potential is missing or VASP cannot be started.
         """
         start = time.monotonic()
-        stop = _density_stop(crystal, self.relaxation)
+        stop = density_stop(crystal, self.relaxation)
         if stop is not None:
             seconds = time.monotonic() - start
-            return _calculation(crystal, stop, None, n_steps=0, fmax=None, seconds=seconds, identity=self.identity)
+            return calculation_of(crystal, stop, None, n_steps=0, fmax=None, seconds=seconds, identity=self.identity)
         check_potentials(crystal.symbols, self.settings)
         folder = self.folder_of(crystal)
         with locked(folder) as is_ours:
@@ -125,11 +125,11 @@ class VaspOracle:
         except OracleSetupError:
             raise
         except Exception as error:  # one crystal's failure is its record: a full disk, a handler's own error
-            stop = _Stop(Status.FAILED, f"{type(error).__name__}: {error}; see {folder}")
+            stop = Stop(Status.FAILED, f"{type(error).__name__}: {error}; see {folder}")
         parts = [part for result in results if result.step.counts for part in result.parts]
         frames = join_frames(parts, crystal.frac_coords)
         versions = [result.output.version for result in results if result.output is not None and result.output.version]
-        calculation = _calculation(
+        calculation = calculation_of(
             crystal,
             stop,
             frames,
@@ -145,7 +145,7 @@ class VaspOracle:
             corrections=tuple(line for result in results for line in result.corrections),
         )
 
-    def _run_steps(self, crystal: Crystal, folder: Path, deadline: float, results: list[_StepResult]) -> _Stop:
+    def _run_steps(self, crystal: Crystal, folder: Path, deadline: float, results: list[_StepResult]) -> Stop:
         """Step after step until one does not converge; `results` is filled as they end."""
         order = PoscarOrder.of(crystal)
         geometry, band_gap = crystal, None
@@ -159,7 +159,7 @@ class VaspOracle:
                 return replace(stop, reason=f"{step.name}: {stop.reason}; see {folder / step.name}")
             geometry = result.last.crystal(-1, crystal.atomic_numbers)
             band_gap = result.output.band_gap
-        return _Stop(Status.CONVERGED)
+        return Stop(Status.CONVERGED)
 
     def _run_step(
         self,
@@ -176,7 +176,7 @@ class VaspOracle:
             output = read_output(folder, order)
             if output.frames is not None:  # else its files are gone, and it is run again
                 parts = (*interrupted_frames(folder, step, order), output.frames)
-                return _StepResult(step, _Stop(Status.CONVERGED), parts, output, before.corrections, before.seconds)
+                return _StepResult(step, Stop(Status.CONVERGED), parts, output, before.corrections, before.seconds)
         geometry = prepare_folder(folder, step, geometry, order, before.status)
         earlier = interrupted_frames(folder, step, order)
         begun = time.monotonic()
@@ -186,7 +186,7 @@ class VaspOracle:
         inputs.write_input(str(folder))
         if time.monotonic() > deadline:
             reason = f"{self.relaxation.timeout_s:g} s passed before it was started"
-            return _StepResult(step, _Stop(Status.TIMED_OUT, reason), earlier, None, (), earlier_s=0.0)
+            return _StepResult(step, Stop(Status.TIMED_OUT, reason), earlier, None, (), earlier_s=0.0)
         from opengnome.oracles.vasp_run import run_vasp
 
         ended = run_vasp(folder, self.settings, deadline=deadline)
@@ -202,18 +202,18 @@ class VaspOracle:
         )
         return _StepResult(step, stop, (*earlier, output.frames), output, ended.corrections, earlier_s=0.0)
 
-    def _verdict(self, output: VaspOutput, error: str, *, timed_out: bool, folder: Path) -> _Stop:
+    def _verdict(self, output: VaspOutput, error: str, *, timed_out: bool, folder: Path) -> Stop:
         """How a run ended; an `error` that custodian leaves is a failure even when the files look well."""
         if timed_out:
-            return _Stop(Status.TIMED_OUT, f"{self.relaxation.timeout_s:g} s passed")
+            return Stop(Status.TIMED_OUT, f"{self.relaxation.timeout_s:g} s passed")
         converged = output.electronic_converged and output.ionic_converged
         if converged and not error:
-            return _Stop(Status.CONVERGED)
+            return Stop(Status.CONVERGED)
         if output.is_complete and not converged:
             which = "electronic" if not output.electronic_converged else "ionic"
-            return _Stop(Status.UNCONVERGED, f"the {which} steps did not converge" + (f": {error}" if error else ""))
+            return Stop(Status.UNCONVERGED, f"the {which} steps did not converge" + (f": {error}" if error else ""))
         said = last_line(folder)
-        return _Stop(Status.FAILED, (error or "vasprun.xml is cut off") + (f"; VASP said: {said}" if said else ""))
+        return Stop(Status.FAILED, (error or "vasprun.xml is cut off") + (f"; VASP said: {said}" if said else ""))
 
 
 def _check_relaxation(relaxation: RelaxationSettings) -> None:
@@ -248,10 +248,10 @@ def _settings_digest(settings: VaspSettings, relaxation: RelaxationSettings) -> 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _last_frame_stop(initial: Crystal, frames: Frames, relaxation: RelaxationSettings) -> _Stop | None:
+def _last_frame_stop(initial: Crystal, frames: Frames, relaxation: RelaxationSettings) -> Stop | None:
     """Why the last frame has left physics, or None."""
     last = (frames.positions, frames.lattices, frames.energies, frames.forces, frames.stresses)
-    return _frame_stop(initial, _Recorder(*(list(values[-1:]) for values in last)), relaxation)
+    return frame_stop(initial, FrameRecorder(*(list(values[-1:]) for values in last)), relaxation)
 
 
 def _largest_force(frames: Frames, *, relax_cell: bool) -> float:
