@@ -1,6 +1,7 @@
 """MP2020 against pymatgen's class: structures, compositions, the hull files, and what is refused."""
 
 import functools
+import os
 import math
 import warnings
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from opengnome.hull.corrections import EnergyDetails, apply_correction
 from opengnome.hull.mp2020 import MP2020, StrictAnions, materials_project_hubbards
 from opengnome.hull.mp2020_constants import POTENTIALS
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(os.environ.get("OPENGNOME_DATA", Path(__file__).parents[3] / "shared" / "data"))
 MODES: tuple[StrictAnions, ...] = ("require_bound", "require_exact", "no_check")
 HULL_FILES = ("Fe-Li-O-P", "Li-Fe-O", "Mn-O", "Mn-O-Y")
 
@@ -37,7 +38,7 @@ HULL_FILES = ("Fe-Li-O-P", "Li-Fe-O", "Mn-O", "Mn-O-Y")
 def hull_rows(system: str) -> list[dict[str, Any]]:
     path = DATA / "hull_entries" / f"{system}.parquet"
     if not path.exists():
-        pytest.skip(f"needs the hull entries of {system} in shared/data")
+        pytest.skip(f"needs the hull entries of {system} at {DATA}")
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     return rows
 
@@ -51,7 +52,7 @@ def theirs(strict_anions: str, *, check_potcar: bool = False, **options: Any) ->
 def materials_project_crystals() -> Any:
     path = DATA / "mp_crystals.parquet"
     if not path.exists():
-        pytest.skip("needs mp_crystals.parquet in shared/data")
+        pytest.skip(f"needs mp_crystals.parquet at {DATA}")
     return pq.read_table(path, columns=["material_id", "reduced_formula", "lattice", "atomic_numbers", "frac_coords"])
 
 
