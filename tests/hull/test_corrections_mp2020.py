@@ -1,8 +1,8 @@
 """MP2020 against pymatgen's class: structures, compositions, the hull files, and what is refused."""
 
 import functools
-import os
 import math
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
