@@ -306,11 +306,12 @@ def hull_command(
         correction=correction,
         trust_settings=trust_settings,
     )
-    if plot is not None or chemical_potentials is not None:
-        _draw(judged, system, plot, chemical_potentials)
     for source, row in judged.unused:
         typer.echo(f"{source}: not part of the hull: {row.id}: {row.status}: {row.reason}", err=True)
-    raise typer.Exit(emit(judged.rows, output, as_json=as_json))
+    code = emit(judged.rows, output, as_json=as_json)  # before the drawings, whose failure must not cost the answers
+    if plot is not None or chemical_potentials is not None:
+        _draw(judged, system, plot, chemical_potentials)
+    raise typer.Exit(code)
 
 
 def _draw(judged: "Judged", system: str | None, plot: Path | None, chemical_potentials: Path | None) -> None:

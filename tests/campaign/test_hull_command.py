@@ -419,3 +419,46 @@ def test_the_hull_files_of_the_public_data(shared_data: Path) -> None:
         rows = judge(folder / f"{name}.parquet").rows
         for row, expected in zip(rows, raw["e_above_hull"], strict=True):
             assert row["energy_above_hull"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_its_own_output_is_not_corrected_again(tmp_path: Path) -> None:
+    text = (
+        "id,formula,energy_per_atom,correction_per_atom,correction_scheme\n"
+        "a,Li2O,-4.5,-0.2,X\nb,Li,-2,0,X\nc,O,-5,0,X\nd,Li2O2,-4.4,-0.3,X\n"
+    )
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    for source, target in ((csv(tmp_path, text), first), (first, second)):
+        assert CliRunner().invoke(app, ["hull", str(source), "-o", str(target)]).exit_code == 0
+    before, after = judge(csv(tmp_path, text)).rows, judge(first).rows
+    for name in ("formation_energy_per_atom", "energy_above_hull", "decomposition_energy"):
+        assert [row[name] for row in after] == pytest.approx([row[name] for row in before], abs=1e-9)
+    assert second.exists()
+
+
+def test_two_files_of_one_name_are_not_one_table(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        csv(tmp_path / folder, "formula,energy_per_atom\nLi2O,-4.5\nLi,-2\nO,-5\n", "entries.csv")
+    with pytest.raises(SettingsError, match="rename one of the files"):
+        judge(tmp_path / "b" / "entries.csv", against=[tmp_path / "a" / "entries.csv"])
+
+
+def test_one_huge_amount_is_one_refused_row(tmp_path: Path) -> None:
+    rows = judge(csv(tmp_path, OXIDES + "huge,Li99999999999999999999O,-3\n")).rows
+    assert [row["status"] for row in rows] == ["ok"] * 7 + ["invalid_formula"]
+    assert "give that of one cell" in rows[-1]["reason"]
+
+
+def test_a_refused_reference_is_named(tmp_path: Path) -> None:
+    table = csv(tmp_path, "formula,energy_per_atom,level\nLi2O,-4.5,PBE\n")
+    references = csv(tmp_path, "id,formula,energy_per_atom,level\nli,Li,nan,PBE\no,O2,-4.9,PBE\n", "refs.csv")
+    with pytest.raises(SettingsError, match="the reference li"):
+        judge(table, references=references)
+
+
+def test_a_drawing_that_fails_does_not_cost_the_answers(tmp_path: Path) -> None:
+    elements = "".join(f"{s},{s},0\n" for s in ("Li", "Na", "K", "Rb", "Cs"))
+    table, output = csv(tmp_path, "id,formula,energy_per_atom\n" + elements), tmp_path / "out.csv"
+    result = CliRunner().invoke(app, ["hull", str(table), "--plot", str(tmp_path / "x.svg"), "-o", str(output)])
+    assert result.exit_code != 0
+    assert output.exists()

@@ -307,3 +307,17 @@ def test_broken_and_mismatched_json(tmp_path: Path) -> None:
     entries = write(tmp_path / "e.json", [{"composition": {"Li": 1}, "energy": -1.9}])
     with pytest.raises(SettingsError, match="whose energies are total energies"):
         read_entries(entries, energy="formation")
+
+
+def test_a_null_among_the_documents_is_named(tmp_path):
+    path = tmp_path / "entries.json"
+    path.write_text('[{"composition": {"Li": 1}, "energy": -1.9}, null]')
+    with pytest.raises(SettingsError, match="NoneType"):
+        read_entries(path)
+
+
+def test_damaged_gzip_is_no_json(tmp_path):
+    path = tmp_path / "entries.json.gz"
+    path.write_bytes(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + b"nonsense" * 4)
+    with pytest.raises(SettingsError, match="is not JSON"):
+        read_entries(path)

@@ -23,6 +23,7 @@ from opengnome.crystals.io import write_crystals
 from opengnome.datasets import KnownSetSettings, load_known_set
 from opengnome.errors import CampaignError, InvalidCrystalError, MissingReferenceError
 from opengnome.hull import Hull
+from opengnome.hull.references import check_references
 from opengnome.models import VOLUME_SCALES, CompositionalEnsemble, Ensemble, shipped_ensemble
 from opengnome.oracles import Calculation, OracleSettings, Status, make_oracle, read_calculation
 
@@ -76,8 +77,8 @@ def predict_formula_rows(formulas: Sequence[str], *, model: Path | None = None, 
             "interval_low": float(low[i]),
             "interval_high": float(high[i]),
         }
-        if measured_against is not None:
-            rows[index] |= _against_hull(composition, rows[index], measured_against)
+    if measured_against is not None:
+        _add_distances([(rows[index], composition) for index, composition in good], measured_against)
     return rows
 
 
@@ -161,8 +162,9 @@ def _predicted(
             "volume_scale": float(prediction.volume_scale[i]),
             "warning": "; ".join(_warnings(ensemble, crystal, float(prediction.spread[i]))),
         }
-        if hull is not None:
-            rows[identifier] |= _against_hull(crystal.composition, rows[identifier], hull)
+    if hull is not None:
+        judged = zip(crystals, prediction.reasons, strict=True)
+        _add_distances([(rows[identifier], c.composition) for (identifier, c), reason in judged if not reason], hull)
     return rows
 
 
@@ -170,13 +172,22 @@ def _warnings(ensemble: Ensemble, crystal: Crystal, spread: float) -> list[str]:
     return [] if ensemble.domain is None else ensemble.domain.warnings(crystal, spread)
 
 
-def _against_hull(composition: Composition, row: Row, hull: Hull) -> Row:
-    try:
-        distance = row["formation_energy_per_atom"] - float(hull_formation_energies(hull, [composition])[0])
-    except MissingReferenceError as error:
-        return {"status": "no_hull", "reason": str(error)}
-    pool = Pool([row["id"]], [row["reduced_formula"]], np.array([distance]), np.array([row["formation_energy_std"]]))
-    return {"energy_above_hull": distance, "probability_stable": float(pool.probability_stable[0])}
+def _add_distances(predicted: Sequence[tuple[Row, Composition]], hull: Hull) -> None:
+    """Distance and probability in every row that the hull can answer, all at once; the reason in the others."""
+    answerable: list[tuple[Row, Composition]] = []
+    for row, composition in predicted:
+        try:
+            check_references(composition.atomic_numbers, hull.elemental_references, level=hull.level)
+            answerable.append((row, composition))
+        except MissingReferenceError as error:
+            row |= {"status": "no_hull", "reason": str(error)}
+    rows = [row for row, _ in answerable]
+    on_hull = hull_formation_energies(hull, [composition for _, composition in answerable])
+    distances = np.array([row["formation_energy_per_atom"] for row in rows], dtype=float) - on_hull
+    stds = np.array([row["formation_energy_std"] for row in rows], dtype=float)
+    pool = Pool([row["id"] for row in rows], [row["reduced_formula"] for row in rows], distances, stds)
+    for row, distance, probability in zip(rows, distances.tolist(), pool.probability_stable.tolist(), strict=True):
+        row |= {"energy_above_hull": distance, "probability_stable": probability}
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from opengnome.datasets import (
     read_entries,
     read_references,
 )
+from opengnome.datasets.file_names import stem
 from opengnome.errors import MissingReferenceError, SettingsError
 from opengnome.hull import Entry, Hull, hull_table
 
@@ -80,8 +81,12 @@ def judge(
     wanted = None if system is None else {ATOMIC_NUMBERS[symbol] for symbol in elements_of_system(system)}
     scheme = None if correction is None else scheme_of(correction, trust_settings=trust_settings)
 
+    made_up: dict[str, Path] = {}
+
     def read(file: Path) -> ReadEntries:
-        found = _inside(_read(file, format=format, energy=energy, level=level), wanted)
+        whole = _read(file, format=format, energy=energy, level=level)
+        _check_made_up_names(file, whole, made_up)
+        found = _inside(whole, wanted)
         return found if scheme is None else corrected(found, scheme, trust_settings=trust_settings)
 
     table = read(path)
@@ -113,6 +118,7 @@ def load_hull(path: Path) -> Hull:
             f"{path} has entries of the levels {list(table.levels)}, a hull has one; {len(table.rejected)} rows are "
             f"rejected{_first_reason(table.rejected)}"
         )
+    _check_schemes((table,))
     return Hull(table.hull_entries(table.levels[0]))
 
 
@@ -127,6 +133,20 @@ def _read(path: Path, *, format: str | None, energy: str | None, level: str | No
     kind: EnergyKind = "formation" if results.knowledge.known.energy_kind == "formation" else "total"
     rows = tuple(entry for entry in results.hull.entries if entry.source != ZERO_BY_DEFINITION)
     return ReadEntries(rows, kind, str(path))
+
+
+def _check_made_up_names(file: Path, table: ReadEntries, known: dict[str, Path]) -> None:
+    """Raise `SettingsError` when ids or levels made from the names of two files are the same."""
+    name = stem(file.name)
+    for i, row in enumerate(table.rows):
+        if isinstance(row, Entry) and (row.id == f"{name}-{i}" or row.level == f"table:{file.name}"):
+            other = known.setdefault(name, file)
+            if other.resolve() != file.resolve():
+                raise SettingsError(
+                    f"{other} and {file} do not state all ids or levels, which are then made from their one name "
+                    f"{name!r}: rename one of the files, or give both the columns id and level"
+                )
+            return
 
 
 def _inside(table: ReadEntries, elements: set[int] | None) -> ReadEntries:

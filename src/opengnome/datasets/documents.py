@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def read_json(path: Path) -> Any:
         raise SettingsError(
             f"there is no file {path}" if not path.exists() else f"{path} cannot be read: {error}"
         ) from error
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zlib.error) as error:
         raise SettingsError(f"{path} is not JSON: {error}") from error
 
 
@@ -46,7 +47,7 @@ def documents_of(content: Any, *, keys: Sequence[str], name: str) -> list[dict[s
         raise SettingsError(f"{name} holds no list of documents, nor an object with one under {' or '.join(keys)}")
     if not content:
         raise SettingsError(f"{name} holds an empty list; there must be at least one document")
-    strange = next((item for item in content if not isinstance(item, dict)), None)
-    if strange is not None:
-        raise SettingsError(f"{name} holds {type(strange).__name__} {str(strange)[:40]!r} among its documents")
+    strange = [item for item in content if not isinstance(item, dict)]
+    if strange:
+        raise SettingsError(f"{name} holds {type(strange[0]).__name__} {str(strange[0])[:40]!r} among its documents")
     return content

@@ -8,7 +8,7 @@ from opengnome.crystals import Composition
 from opengnome.crystals.elements import ATOMIC_NUMBERS
 from opengnome.datasets.documents import documents_of, read_json
 from opengnome.datasets.entries_json import entries_from_dicts
-from opengnome.datasets.entry_rows import EnergyKind, ReadEntries, make_row
+from opengnome.datasets.entry_rows import EnergyKind, ReadEntries, make_row, read_formula
 from opengnome.datasets.entry_tables import EnergyColumn, column_names, number, read_entry_table
 from opengnome.datasets.gnome_release import is_gnome_summary, read_gnome_summary
 from opengnome.datasets.materials_project import entries_from_documents
@@ -77,6 +77,9 @@ def read_references(path: Path, *, level: str, format: str | None = None) -> tup
             raise SettingsError(f"{path}: the energies of {bad} are no finite numbers")
         return tuple(row for row in rows if isinstance(row, Entry))
     read = read_entries(path, format=format, energy="total", level=level)
+    refused = next((row for row in read.rejected if _is_element(row.reduced_formula)), None)
+    if refused is not None:
+        raise SettingsError(f"{path}: the reference {refused.id} ({refused.reduced_formula}) is none: {refused.reason}")
     found = tuple(e for e in read.entries if e.composition.n_elements == 1 and e.level == level)
     if not found:
         raise SettingsError(
@@ -137,3 +140,9 @@ def _kind(energy: str | None, format: str) -> EnergyKind:
 
 def _is_mapping_of_elements(content: Any) -> bool:
     return isinstance(content, dict) and bool(content) and content.keys() <= ATOMIC_NUMBERS.keys()
+
+
+def _is_element(formula: str) -> bool:
+    """Whether a formula, which may be no formula, is of one element."""
+    composition = read_formula(formula)
+    return isinstance(composition, Composition) and composition.n_elements == 1

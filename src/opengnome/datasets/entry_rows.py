@@ -33,6 +33,8 @@ ZERO_BY_DEFINITION = "elemental reference, zero by definition"
 
 # Two energies of one id closer than this (eV/atom) are one energy written twice.
 _SAME_ENERGY = 1e-9
+# Counts beyond this are typing errors, and overflow the arrays of a hull.
+_MAX_ATOMS = 2**31 - 1
 _PLAIN_FORMULA = re.compile(r"(?:[A-Z][a-z]?\d*)+")
 _SYMBOL_AMOUNT = re.compile(r"([A-Z][a-z]?)(\d*)")
 # "Fe3+" and "Cl-" of decorated structures count as the element; a spin follows after a comma.
@@ -102,14 +104,16 @@ def elements_at_zero(entries: Iterable[Entry], *, level: str) -> tuple[Entry, ..
     """
     elements: set[int] = set()
     present: set[int] = set()
+    ids: set[str] = set()
     for entry in entries:
+        ids.add(entry.id)
         numbers = entry.composition.atomic_numbers
         elements.update(numbers)
         if len(numbers) == 1 and entry.corrected_energy_per_atom <= 0.0:
             present.update(numbers)
     return tuple(
         Entry(
-            id=f"reference-{SYMBOLS[z]}",
+            id=_free_id(f"reference-{SYMBOLS[z]}", ids),
             composition=Composition(((z, 1),)),
             energy_per_atom=0.0,
             level=level,
@@ -117,6 +121,10 @@ def elements_at_zero(entries: Iterable[Entry], *, level: str) -> tuple[Entry, ..
         )
         for z in sorted(elements - present)
     )
+
+
+def _free_id(wanted: str, taken: set[str]) -> str:
+    return wanted if wanted not in taken else _free_id(f"{wanted}-at-zero", taken)
 
 
 def resolve_levels(stated: Sequence[str], *, given: str | None, default: str) -> list[str]:
@@ -145,6 +153,9 @@ def make_row(
     """
     if isinstance(composition, InvalidCrystalError):
         return RejectedRow(identifier, INVALID_FORMULA, str(composition))
+    if composition.n_atoms > _MAX_ATOMS:
+        reason = f"the formula has {composition.n_atoms} atoms, more than {_MAX_ATOMS}; give that of one cell"
+        return RejectedRow(identifier, INVALID_FORMULA, reason)
     if energy_per_atom is None or correction_per_atom is None:
         missing = "energy" if energy_per_atom is None else "correction"
         return RejectedRow(

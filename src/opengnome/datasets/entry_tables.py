@@ -30,10 +30,12 @@ from opengnome.crystals.parquet import read_table
 from opengnome.crystals.table import STRUCTURE_COLUMNS
 from opengnome.datasets.entry_rows import (
     GIVEN_CORRECTION,
+    IN_THE_ENERGY,
     NO_CORRECTION,
     EnergyKind,
     ReadEntries,
     make_row,
+    read_amounts,
     read_formula,
     reject_repeated,
     resolve_levels,
@@ -182,6 +184,8 @@ def entries_from_columns(
     formulas, reduced = _formulas(columns, name)
     n_rows = len(formulas)
     compositions = _compositions(formulas)
+    if chosen.kind == "formation":
+        columns = _with_corrections_inside(columns)
     per_cell = not chosen.per_atom or "correction" in columns
     if per_cell and reduced and "n_atoms" not in columns:
         raise SettingsError(
@@ -269,6 +273,9 @@ def _compositions(formulas: Sequence[Any]) -> list[Composition | InvalidCrystalE
         if isinstance(formula, list):
             compositions.append(_composition_of_atoms(formula))
             continue
+        if isinstance(formula, Mapping):  # a struct of Parquet has every element, absent ones without a value
+            compositions.append(read_amounts({name: n for name, n in formula.items() if n is not None}))
+            continue
         if formula not in known:
             known[formula] = read_formula(formula)
         compositions.append(known[formula])
@@ -294,6 +301,10 @@ def _cell_sizes(
             sizes.append(None)
             continue
         size = number(given[i]) if given is not None else composition.n_atoms
+        if size is None:
+            compositions[i] = InvalidCrystalError(
+                "the row has no n_atoms, without which its energy per cell has no cell; give it, or energies per atom"
+            )
         if size is not None and not (size > 0 and size % composition.reduced.n_atoms == 0):
             compositions[i] = InvalidCrystalError(
                 f"n_atoms is {given[i] if given is not None else size}, which is no multiple of the "
@@ -324,6 +335,17 @@ def _corrections(
     # One scheme for the whole table: a correction of zero in a corrected table is a correction.
     otherwise = GIVEN_CORRECTION if any(values) else NO_CORRECTION
     return values, [str(scheme or otherwise) for scheme in schemes or [otherwise] * n_rows]
+
+
+def _with_corrections_inside(columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """Columns of formation energies, which have their correction in them already, as `opengnome hull` writes them."""
+    kept = {name: values for name, values in columns.items() if name not in ("correction", "correction_per_atom")}
+    if "correction_scheme" in columns:
+        kept["correction_scheme"] = [
+            scheme if scheme in (None, "", NO_CORRECTION) else str(scheme).removesuffix(IN_THE_ENERGY) + IN_THE_ENERGY
+            for scheme in columns["correction_scheme"]
+        ]
+    return kept
 
 
 def _stated_levels(columns: Mapping[str, Sequence[Any]], n_rows: int) -> list[str]:

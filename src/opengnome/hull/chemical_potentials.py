@@ -7,7 +7,7 @@ facets of the lower hull, and a phase is in equilibrium on the face where its ow
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -123,6 +123,8 @@ def stability_regions(hull: Hull, elements: Iterable[int]) -> tuple[StabilityReg
     `MissingReferenceError`.
     """
     phases = phases_inside(hull, elements)
+    if not phases.elements:
+        raise HullError("chemical potentials are asked of no element; name at least one")
     vertices = equilibrium_vertices(phases)
     touches = phases.energies[:, None] - phases.fractions @ vertices.T < ON_HULL  # (n, v)
     ids = np.array([entry.id for entry in phases.entries], dtype=object)
@@ -149,8 +151,11 @@ def stability_region(hull: Hull, entry: Entry, *, elements: Iterable[int] = ()) 
     with_entry = hull if entry in hull else hull.with_entries([entry])
     space = {*entry.composition.atomic_numbers, *elements}
     for region in stability_regions(with_entry, space):
-        if region.entry == entry:
-            return region
+        lowest = region.entry
+        if lowest.composition.reduced == entry.composition.reduced and (
+            entry.corrected_energy_per_atom - lowest.corrected_energy_per_atom < ON_HULL
+        ):
+            return replace(region, entry=entry)  # the entry itself, or one of the same energy
     distance = with_entry.energy_above_hull(entry)
     products = " + ".join(formula for _, formula, _ in with_entry.decompose(entry.composition).products)
     raise HullError(

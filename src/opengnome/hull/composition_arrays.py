@@ -12,6 +12,9 @@ from opengnome.crystals import Composition
 from opengnome.crystals.elements import MAX_ATOMIC_NUMBER
 from opengnome.errors import HullError
 
+MAX_COUNT = 2**31 - 1
+"""Atoms of one element that a composition may have: sums of many stay far from the end of int64."""
+
 
 @dataclass(frozen=True, eq=False)
 class CompositionArrays:
@@ -49,8 +52,8 @@ class CompositionArrays:
             f"has the atomic number {{}}, which is outside 1..{MAX_ATOMIC_NUMBER}",
         )
         with np.errstate(invalid="ignore"):
-            whole = np.isfinite(amounts) & (amounts > 0) & (amounts == np.floor(amounts))
-        _refuse(row, ~whole, amounts, "has the count {}; counts are positive integers")
+            whole = (amounts > 0) & (amounts <= MAX_COUNT) & (amounts == np.floor(amounts))
+        _refuse(row, ~whole, amounts, f"has the count {{}}; counts are positive integers up to {MAX_COUNT}")
         order = np.lexsort((elements, row))
         elements, amounts = elements[order].astype(np.int64), amounts[order].astype(np.int64)
         twice = np.append(False, (row[1:] == row[:-1]) & (elements[1:] == elements[:-1]))

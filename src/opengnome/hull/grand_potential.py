@@ -28,7 +28,7 @@ from opengnome.hull.chemical_potentials import (
     refuse_missing,
 )
 from opengnome.hull.decomposition import LowerHull
-from opengnome.hull.entry import Entry
+from opengnome.hull.entry import Entry, check_entry
 from opengnome.hull.hull import STABILITY_TOLERANCE, Hull
 from opengnome.hull.reactions import Reaction, Species, formula_unit, species_of_mixture
 
@@ -118,7 +118,7 @@ class GrandPotentialHull:
         Raises `HullError` for another level, a non-finite energy or an entry of open elements alone,
         `MissingReferenceError`.
         """
-        self._check(entry)
+        check_entry(entry, level=self._hull.level)
         distance = float(self.distances_from_hull([entry.composition], [entry.corrected_energy_per_atom])[0])
         return max(distance, 0.0) if entry in self._hull else distance
 
@@ -168,7 +168,7 @@ class GrandPotentialHull:
         hull; a composition is taken at its energy on the hull without reservoirs. Raises as `energy_above_hull`.
         """
         if isinstance(phase, Entry):
-            self._check(phase)
+            check_entry(phase, level=self._hull.level)
             composition, energy, entry_id = phase.composition, phase.corrected_energy_per_atom, phase.id
         else:
             composition, energy, entry_id = phase, self._hull.energy_per_atom_at(phase), ""
@@ -234,13 +234,6 @@ class GrandPotentialHull:
             raise HullError(
                 f"at the chemical potentials {limits} eV/atom {entry.reduced_formula} ({entry.id}) of open "
                 f"elements alone would grow without end (driving force {driving.max():.3g} eV/atom); lower them"
-            )
-
-    def _check(self, entry: Entry) -> None:
-        if entry.level != self._hull.level or not math.isfinite(entry.corrected_energy_per_atom):
-            raise HullError(
-                f"entry {entry.id!r} is of level {entry.level!r} with {entry.corrected_energy_per_atom} eV/atom, the "
-                f"hull of level {self._hull.level!r}; energies must be finite and of the level of the hull"
             )
 
 

@@ -12,7 +12,7 @@ from opengnome.crystals.elements import SYMBOLS
 from opengnome.errors import HullError
 from opengnome.hull.chemical_potentials import ON_HULL, phases_inside
 from opengnome.hull.decomposition import lowest_mixture
-from opengnome.hull.entry import Entry
+from opengnome.hull.entry import Entry, check_entry
 from opengnome.hull.hull import STABILITY_TOLERANCE, Hull
 
 
@@ -186,11 +186,7 @@ def _named_entries(hull: Hull, named: Sequence[Composition | Entry]) -> list[Ent
         )
     entries = [lowest[c.reduced.counts] if isinstance(c, Composition) else c for c in named]
     for entry in entries:
-        if entry.level != hull.level or not math.isfinite(entry.corrected_energy_per_atom):
-            raise HullError(
-                f"entry {entry.id!r} is of level {entry.level!r} with {entry.corrected_energy_per_atom} eV/atom, the "
-                f"hull of level {hull.level!r}; a reaction needs finite energies of one level"
-            )
+        check_entry(entry, level=hull.level)
     return entries
 
 

@@ -17,6 +17,7 @@ from opengnome.crystals.elements import SYMBOLS, atomic_number
 from opengnome.datasets import elements_of_system
 from opengnome.errors import SettingsError
 from opengnome.hull import STABILITY_TOLERANCE, Entry, Hull
+from opengnome.hull.chemical_potentials import phases_inside
 from opengnome.report.drawing_files import check_drawing_path, save_drawing
 from opengnome.report.figures import INK, LINE, SOFT, canvas
 from opengnome.report.html import Cell, table, text
@@ -86,14 +87,9 @@ def phase_diagram(hull: Hull, elements: Sequence[str], *, entries: Iterable[Entr
     """
     numbers = [atomic_number(symbol) for symbol in elements]
     hull.energy_per_atom_at(Composition.from_counts(dict.fromkeys(numbers, 1)))  # refuses unknown elements
-    lowest: dict[Composition, Entry] = {}
-    for entry in hull.entries:
-        if set(entry.composition.atomic_numbers) <= set(numbers):
-            rival = lowest.setdefault(entry.composition.reduced, entry)
-            if _order(entry) < _order(rival):
-                lowest[entry.composition.reduced] = entry
+    lowest = phases_inside(hull, numbers).entries
     candidates = [e for e in entries if set(e.composition.atomic_numbers) <= set(numbers) and e not in hull]
-    phases = _phases(hull, numbers, [*lowest.values()], candidate=False)
+    phases = _phases(hull, numbers, lowest, candidate=False)
     if candidates:
         phases += _phases(hull, numbers, candidates, candidate=True)
     phases.sort(key=lambda phase: (phase.distance, phase.id))
@@ -136,10 +132,6 @@ def system_elements(hull: Hull, system: str | None, entries: Sequence[Entry] = (
         return elements_of_system(system)
     numbers = {z for entry in entries or hull.entries for z in entry.composition.atomic_numbers}
     return tuple(sorted(SYMBOLS[z] for z in numbers))
-
-
-def _order(entry: Entry) -> tuple[float, str]:
-    return entry.corrected_energy_per_atom, entry.id
 
 
 def _phases(hull: Hull, numbers: list[int], entries: Sequence[Entry], *, candidate: bool) -> list[Phase]:
