@@ -302,6 +302,19 @@ def verbatim(text: str) -> str:
     return f"```text\n{text.rstrip()}\n```"
 
 
+def hulls(text: str) -> str:
+    """Section of what `benchmarks/bench_hull.py` printed."""
+    explained = (
+        "The table's column of decomposition energies was computed among 85,014 compounds, of which the table holds "
+        "67,792. A compound that is missing can only lower what we find, and every difference of the table alone has "
+        "that sign: equality for 99.9 % cannot be reached from these data. With formulas of another table as further "
+        "competitors the mean difference falls from 27 to 1 meV/atom; where that table's energy of a formula is lower "
+        "than the one the column was made with, what we find lies higher. Equality with pymatgen on the same "
+        "compounds is the check."
+    )
+    return f"{explained}\n\n{verbatim(text)}"
+
+
 Section = tuple[str, str, str, Callable[[Any], str]]
 SECTIONS: tuple[Section, ...] = (
     (
@@ -425,8 +438,8 @@ SECTIONS: tuple[Section, ...] = (
         "Hulls beside pymatgen, all compositions, up to a million entries",
         "hull.txt",
         "python benchmarks/bench_hull.py; --compositions DATA/mp_compositions.parquet --extra DATA/mp_crystals.parquet "
-        "--sample 300; --scaling 1000 10000 100000 1000000",
-        verbatim,
+        "--sample 300; --scaling 1000 10000 100000 --elements 10 30 89; --scaling 1000000 --elements 89",
+        hulls,
     ),
     (
         "Peers after the same time",

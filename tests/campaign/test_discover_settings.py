@@ -224,3 +224,14 @@ def test_a_known_set_that_was_moved_is_found_where_the_settings_say_and_later_to
     assert resume(root, written.model_copy(update={"known": known})) == read_state(root)
     assert resume(root) == read_state(root)
     assert CampaignResults(root).discoveries
+
+
+def test_settings_of_later_versions_do_not_rename_campaigns_begun_before() -> None:
+    """Sections and keys that are not used are not written, so that the digest is that of the first version."""
+    settings = CampaignSettings()
+    text = settings.model_dump_json()
+    assert "max_vacancy_fraction" not in text
+    assert "bfloat16" not in settings.screening.model_dump_json()
+    changed = {"screening": {"bfloat16": True}}
+    assert CampaignSettings.model_validate(changed).digest != settings.digest
+    assert CampaignSettings.model_validate_json(text) == settings

@@ -61,7 +61,7 @@ def test_a_unit_of_a_campaign_relaxes_silicon(tmp_path):
     work.calculate(path=path, crystal=moved, settings=settings)
     calculation = read_calculation(path)
     assert calculation.status == Status.CONVERGED, calculation.reason
-    assert calculation.oracle.level == "gpaw-pbe-250eV"
+    assert calculation.oracle.level == "gpaw-pbe-250eV-k12"
     assert calculation.corrections == ()
     assert space_group_number(calculation.crystal, symprec=0.05) == 227
     # a = 5.466 A in PBE (doi:10.1103/PhysRevB.81.115126)
@@ -101,7 +101,7 @@ def test_r2scan_is_another_level_and_has_a_stress(tmp_path):
     settings = GpawSettings(**CHEAP, functional="r2scan", folder=tmp_path)
     calculation = GpawOracle(settings, RelaxationSettings(max_steps=0)).relax(silicon())
     assert calculation.status in (Status.UNCONVERGED, Status.CONVERGED), calculation.reason
-    assert calculation.oracle.level == "gpaw-r2scan-250eV"
+    assert calculation.oracle.level == "gpaw-r2scan-250eV-k12"
     assert np.isfinite(calculation.stress).all()
     pbe = evaluate(silicon(), tmp_path)
     assert abs(calculation.energy - pbe.get_potential_energy()) > 1.0

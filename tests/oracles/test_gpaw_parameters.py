@@ -114,11 +114,9 @@ def test_stages_and_levels():
     assert names(static=False, n_relaxations=1) == ["relax-1"]
     assert names(functional="r2scan") == ["pbe-relax", "relax-2", "static"]
     assert [stage.name for stage in plan_stages(GpawSettings(), max_steps=0)] == ["static"]
-    levels = {
-        level_name(GpawSettings(**settings))
-        for settings in ({}, {"functional": "pbe"}, {"functional": "r2scan"}, {"cutoff": 600.0}, {"static": False})
-    }
-    assert len(levels) == 5
+    changes = [{}, {"functional": "pbe"}, {"functional": "r2scan"}, {"cutoff": 600.0}, {"static": False}]
+    changes += [{"static_kpoint_density": 2.0}, {"static": False, "kpoint_density": 2.0}, {"smearing": 0.5}]
+    assert len({level_name(GpawSettings(**settings)) for settings in changes}) == len(changes)
     assert level_name(GpawSettings()) == "gpaw-pbe+u-800eV"
 
 

@@ -110,6 +110,15 @@ def test_two_relaxations_and_a_static_calculation(vasp, salt, tmp_path):
     assert read_calculation(tmp_path / "stored.parquet").band_gap == 2.5
 
 
+def test_without_steps_one_static_calculation(vasp, salt):
+    single = vasp(relaxation=RelaxationSettings(timeout_s=60.0, max_steps=0))
+    calculation = single.relax(salt)
+    assert calculation.status == Status.CONVERGED, calculation.reason
+    assert len(calculation.frames) == 1
+    assert single.folder_of(salt) != vasp().folder_of(salt)
+    assert [path.name for path in single.folder_of(salt).iterdir() if path.is_dir()] == ["static"]
+
+
 def test_a_finished_calculation_is_not_run_again(vasp, salt):
     first = vasp().relax(salt)
     begun = time.monotonic()

@@ -1,9 +1,9 @@
 """Settings of a campaign: the settings of its parts, composed."""
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from opengnome.datasets import KnownSetSettings
 from opengnome.generation import CompositionSettings, GenerationSettings, RandomStructureSettings
@@ -67,6 +67,14 @@ class ScreeningSettings(Settings):
     others; energies move by a few meV/atom."""
     window: float = 0.05
     """Keep candidates whose predicted energy is at most this far above the current hull, eV/atom."""
+
+    @model_serializer(mode="wrap")
+    def _without_unused_precision(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The precision is written where it is not the usual one: campaigns begun before it was a setting go on."""
+        written: dict[str, Any] = write(self)
+        if not self.bfloat16:
+            written.pop("bfloat16", None)
+        return written
 
 
 class RoundSettings(Settings):

@@ -1,9 +1,9 @@
 """Settings of candidate generation."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from opengnome.crystals.elements import ATOMIC_NUMBERS, MAX_ATOMIC_NUMBER, RADIOACTIVE, SCARCE, SYMBOLS
 from opengnome.generation.candidate import Method
@@ -98,6 +98,14 @@ class GenerationSettings(Settings):
             unchanged_ions_count=self.unchanged_ions_count,
             normalisation=self.normalisation,
         )
+
+    @model_serializer(mode="wrap")
+    def _without_unused_vacancies(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The share of vacancies is written where there are any: campaigns begun before it was a setting go on."""
+        written: dict[str, Any] = write(self)
+        if "ordered_vacancies" not in self.methods:
+            written.pop("max_vacancy_fraction", None)
+        return written
 
     def element_mask(self) -> np.ndarray:
         """Whether candidates may contain each element, by atomic number, shape (MAX_ATOMIC_NUMBER + 1,)."""

@@ -120,7 +120,7 @@ class GpawOracle:
                 reason = f"another process is calculating this crystal in {folder}"
                 return failed(crystal, reason, identity=self.identity)
             calculation = read_finished(folder)
-            if calculation is None:
+            if calculation is None or calculation.status is Status.FAILED:  # a full disk may have been emptied
                 calculation = self._calculate(crystal, folder, start)
             if self.settings.keep == "none" or (
                 self.settings.keep == "failed" and calculation.status is Status.CONVERGED
@@ -159,13 +159,14 @@ class GpawOracle:
 
     def _begin(self, crystal: Crystal, folder: Path) -> tuple[Progress, SpaceGroup]:
         """Where a killed calculation was, or the beginning; and the space group to keep."""
-        start, group = symmetrised(crystal, symprec=self.settings.symprec)
         progress = read_progress(folder / PROGRESS_FILE)
-        if progress is not None:
-            return progress, group
-        progress = Progress(start=start)
-        if self.settings.prerelax == "chgnet" and self.relaxation.max_steps > 0:
-            progress.start = _prerelaxed(start, self.relaxation, self.settings.symprec, progress.corrections)
+        if progress is None:
+            start, _ = symmetrised(crystal, symprec=self.settings.symprec)
+            progress = Progress(start=start)
+            if self.settings.prerelax == "chgnet" and self.relaxation.max_steps > 0:
+                progress.start = _prerelaxed(start, self.relaxation, self.settings.symprec, progress.corrections)
+        # the group of where DFT starts: CHGNet may have broken the input's, and forces are projected on this one
+        _, group = symmetrised(progress.start, symprec=self.settings.symprec)
         return progress, group
 
 

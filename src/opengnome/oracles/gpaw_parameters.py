@@ -70,11 +70,12 @@ class Correction:
 LADDER: tuple[Correction, ...] = (
     Correction("mixing", {"mixer": {"name": "pulay", "beta": 0.03, "nmaxold": 8, "weight": 100.0}, "maxiter": 500}),
     Correction("bands", {"nbands": "200%", "eigensolver": {"name": "davidson", "niter": 4}}),
-    Correction("smearing", {"occupations": {"name": "fermi-dirac", "width": 0.2}}),
+    Correction("smearing", {"occupations": {"name": "methfessel-paxton", "order": 1, "width": 0.2}}),
 )
 """After each failure of the self-consistent cycle the next one: slower mixing that damps long waves and more
 iterations, more empty bands and a solver that does more per iteration, a width at which levels near the Fermi
-energy do not swap. Energies stay extrapolated to zero width."""
+energy do not swap. That width is of Methfessel and Paxton's smearing (doi:10.1103/PhysRevB.40.3616): of bcc vanadium it
+moves the energy by 0.3 meV/atom, where a Fermi-Dirac width of 0.2 eV, extrapolated to zero, moves it by 13."""
 
 SMALLER_STEPS = Correction("smaller steps", {}, max_step_factor=0.25)
 """After a geometry that left physics: the relaxation starts again from where its stage began."""
@@ -99,6 +100,12 @@ def level_name(settings: GpawSettings) -> str:
         parts.append("nostatic")
     if settings.spin != "auto":
         parts.append(f"spin-{settings.spin}")
+    usual = GpawSettings()
+    name = "static_kpoint_density" if settings.static else "kpoint_density"
+    if getattr(settings, name) != getattr(usual, name):
+        parts.append(f"k{getattr(settings, name):g}")
+    if settings.smearing != usual.smearing:
+        parts.append(f"smearing{settings.smearing:g}")
     return "-".join(parts)
 
 

@@ -91,6 +91,8 @@ class VaspOracle:
         described = hashlib.sha256(
             f"{self.identity.level} {self.settings.n_relaxations} {self.relaxation.relax_cell}".encode()
         )
+        if self.relaxation.max_steps == 0:
+            described.update(b"static")
         for array in (crystal.lattice, crystal.frac_coords, crystal.atomic_numbers):
             described.update(array.tobytes())
         return self.settings.folder / f"{crystal.chemical_system}-{described.hexdigest()[:16]}"
@@ -149,7 +151,7 @@ class VaspOracle:
         """Step after step until one does not converge; `results` is filled as they end."""
         order = PoscarOrder.of(crystal)
         geometry, band_gap = crystal, None
-        for step in plan_steps(self.settings):
+        for step in plan_steps(self.settings, max_steps=self.relaxation.max_steps):
             result = self._run_step(step, geometry, band_gap, order, folder / step.name, deadline)
             results.append(result)
             stop = result.stop
@@ -220,7 +222,8 @@ def _check_relaxation(relaxation: RelaxationSettings) -> None:
     """A setting that would be ignored is refused."""
     for name in ("fmax", "max_steps", "optimizer", "max_step"):
         value, default = getattr(relaxation, name), type(relaxation).model_fields[name].default
-        if value != default:
+        single_point = name == "max_steps" and value == 0
+        if value != default and not single_point:
             raise SettingsError(
                 f"relaxation.{name} = {value} is of our own minimizers and VASP has its own; leave it out, and set for "
                 "instance vasp.incar = {EDIFFG = -0.02}"

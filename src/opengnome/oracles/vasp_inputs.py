@@ -53,8 +53,10 @@ class Step:
     """Whether its energies are of the oracle's level: not those of the PBE relaxation before r2SCAN."""
 
 
-def plan_steps(settings: VaspSettings) -> tuple[Step, ...]:
-    """The runs of VASP for one crystal, in order."""
+def plan_steps(settings: VaspSettings, *, max_steps: int = 1) -> tuple[Step, ...]:
+    """The runs of VASP for one crystal, in order; without steps (`max_steps` 0) the static calculation alone."""
+    if max_steps == 0:
+        return (Step("static", "static", settings.functional, counts=True),)
     if settings.functional == "r2scan":
         relaxations = [Step("pbe-relax", "relax", "pbe+u", counts=False), Step("relax", "relax", "r2scan", counts=True)]
     else:

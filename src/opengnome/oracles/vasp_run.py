@@ -121,7 +121,8 @@ def run_vasp(folder: Path, settings: VaspSettings, *, deadline: float) -> Ended:
         raise OracleSetupError(f"vasp.command = {settings.command!r} cannot be started: {problem}") from problem
     finally:
         (folder / PROCESS_FILE).unlink(missing_ok=True)
-    corrections = tuple(_describe(c) for run in custodian.run_log for c in run["corrections"] if c["actions"])
+    described = [_describe(c) for run in custodian.run_log for c in run["corrections"] if c["actions"]]
+    corrections = tuple(described[: settings.max_corrections])  # one more is written into the inputs and never run
     return Ended(error, timed_out=limit.has_stopped, corrections=corrections)
 
 
