@@ -302,6 +302,22 @@ def verbatim(text: str) -> str:
     return f"```text\n{text.rstrip()}\n```"
 
 
+def gpaw_reference(result: dict[str, Any]) -> str:
+    """Section of a result of `benchmarks/gpaw_reference.py`."""
+    rows = [
+        [name, row["prototype"], f"{row['a']:.3f}", f"{row['published_a']:.3f}", f"{row['error_percent']:+.2f} %"]
+        + [f"{row['seconds']:.0f}", row["source"]]
+        for name, row in result["lattice"].items()
+        if row["status"] == "converged"
+    ]
+    text = (
+        "PBE lattice constants (A) of full relaxations from another volume, by the defaults of the GPAW oracle; wall "
+        "seconds on one core that other work shared in part."
+    )
+    head = ["crystal", "prototype", "GPAW", "published", "difference", "seconds", "source"]
+    return f"{text}\n\n{table(head, rows)}"
+
+
 def hulls(text: str) -> str:
     """Section of what `benchmarks/bench_hull.py` printed."""
     explained = (
@@ -440,6 +456,12 @@ SECTIONS: tuple[Section, ...] = (
         "python benchmarks/bench_hull.py; --compositions DATA/mp_compositions.parquet --extra DATA/mp_crystals.parquet "
         "--sample 300; --scaling 1000 10000 100000 --elements 10 30 89; --scaling 1000000 --elements 89",
         hulls,
+    ),
+    (
+        "GPAW beside published lattice constants",
+        "gpaw_reference.json",
+        "python benchmarks/gpaw_reference.py --data DATA --work runs/gpaw --only lattice",
+        gpaw_reference,
     ),
     (
         "Peers after the same time",

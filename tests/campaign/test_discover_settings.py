@@ -4,12 +4,15 @@ import shutil
 from concurrent.futures import Executor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from opengnome.campaign import CampaignResults, CampaignSettings, Progress, discover, read_settings, read_state
 from opengnome.campaign.discover import load_settings
 from opengnome.campaign.journal import Journal
 from opengnome.campaign.state import CampaignState
+from opengnome.campaign.work import calculation_key
+from opengnome.crystals import Crystal
 from opengnome.crystals.io import read_table, write_table
 from opengnome.errors import CampaignError, SettingsError
 from opengnome.settings import to_toml
@@ -235,3 +238,14 @@ def test_settings_of_later_versions_do_not_rename_campaigns_begun_before() -> No
     changed = {"screening": {"bfloat16": True}}
     assert CampaignSettings.model_validate(changed).digest != settings.digest
     assert CampaignSettings.model_validate_json(text) == settings
+
+
+def test_where_dft_runs_does_not_rename_its_calculations() -> None:
+    def settings(**gpaw: object) -> CampaignSettings:
+        return CampaignSettings.model_validate({"oracle": {"name": "gpaw", "gpaw": gpaw}})
+
+    crystal = Crystal(3 * np.eye(3), np.zeros((1, 3)), np.array([29]))
+    usual, moved, other = settings(), settings(folder="/scratch", ranks=4), settings(cutoff=600.0)
+    assert usual.digest == moved.digest != other.digest
+    keys = [calculation_key(crystal, campaign.oracle) for campaign in (usual, moved, other)]
+    assert keys[0] == keys[1] != keys[2]

@@ -9,6 +9,7 @@ from opengnome.datasets import KnownSetSettings
 from opengnome.generation import CompositionSettings, GenerationSettings, RandomStructureSettings
 from opengnome.models import COMPOSITIONAL_TRAINING, ModelSettings, StructuralSettings, TrainingSettings
 from opengnome.oracles import OracleSettings
+from opengnome.oracles.settings import MACHINE_SETTINGS
 from opengnome.settings import Settings
 
 
@@ -179,6 +180,12 @@ class CampaignSettings(Settings):
         its content has a digest of its own.
         """
         text = self.model_dump_json(
-            exclude={"execution": True, "name": True, "rounds": {"n_rounds"}, "known": {"source"}}
+            exclude={
+                "execution": True,
+                "name": True,
+                "rounds": {"n_rounds"},
+                "known": {"source"},
+                "oracle": MACHINE_SETTINGS,
+            }
         )
         return hashlib.sha256(text.encode()).hexdigest()[:32]

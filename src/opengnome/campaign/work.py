@@ -41,7 +41,7 @@ def calculate(*, path: Path, crystal: Crystal, settings: OracleSettings) -> None
 
 def calculation_key(crystal: Crystal, settings: OracleSettings) -> str:
     """Name of a calculation (32 hex characters): the digests of its crystal and of the oracle's settings."""
-    text = f"{digest(crystal)}:{settings.model_dump_json()}"
+    text = f"{digest(crystal)}:{settings.physics_json}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -25,7 +25,7 @@ from opengnome.oracles.espresso_pseudopotentials import PseudopotentialFolder, c
 from opengnome.oracles.espresso_settings import EspressoSettings
 from opengnome.oracles.oracle import Calculation, OracleIdentity, Status
 from opengnome.oracles.relaxation import Stop, calculation_of, relax_with_calculator
-from opengnome.oracles.settings import RelaxationSettings
+from opengnome.oracles.settings import RelaxationSettings, engine_digest
 
 _SMEARING = {"cold": "cold", "gaussian": "gaussian", "methfessel-paxton": "mp"}
 LADDER: tuple[dict[str, Any], ...] = (
@@ -59,7 +59,7 @@ class EspressoOracle:
             code="pw.x",
             version="",  # pw.x tells it in its output: the identity of every calculation has it
             level=level_name(self.settings),
-            settings_digest=_settings_digest(self.settings, self.relaxation),
+            settings_digest=engine_digest(self.settings, self.relaxation),
         )
 
     def check_elements(self, atomic_numbers: Iterable[int]) -> None:
@@ -348,11 +348,3 @@ def _new_folder(stem: Path) -> Path:
             number += 1
     except OSError as error:
         raise OracleSetupError(f"cannot write to {stem.parent}: {error.strerror}; set espresso.folder") from error
-
-
-def _settings_digest(settings: EspressoSettings, relaxation: RelaxationSettings) -> str:
-    excluded = {"command", "pseudo_dir", "folder", "keep"}
-    text = json.dumps(
-        [settings.model_dump(mode="json", exclude=excluded), relaxation.model_dump(mode="json")], sort_keys=True
-    )
-    return hashlib.sha256(text.encode()).hexdigest()

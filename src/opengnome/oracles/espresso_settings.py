@@ -18,6 +18,9 @@ OWN_KEYWORDS: frozenset[str] = frozenset(
 )  # fmt: skip
 """Keywords of pw.x that the oracle sets itself."""
 
+MACHINE_SETTINGS = frozenset({"command", "pseudo_dir", "folder", "keep"})
+"""Where and how it runs, which changes no result: no part of the names of calculations."""
+
 
 class EspressoSettings(Settings):
     """How pw.x of Quantum ESPRESSO is started, with which pseudopotentials, cutoffs and k-points.

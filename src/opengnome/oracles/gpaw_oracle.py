@@ -6,7 +6,6 @@ that was evaluated; a crystal that is finished is read from there and not calcul
 
 import hashlib
 import importlib.util
-import json
 import shlex
 import shutil
 import time
@@ -43,9 +42,8 @@ from opengnome.oracles.gpaw_settings import GpawSettings
 from opengnome.oracles.gpaw_symmetry import SpaceGroup, symmetrised
 from opengnome.oracles.oracle import Calculation, Frames, OracleIdentity, Status
 from opengnome.oracles.relaxation import Stop, calculation_of, density_stop, failed, relax_with_calculator
-from opengnome.oracles.settings import RelaxationSettings
+from opengnome.oracles.settings import RelaxationSettings, engine_digest
 
-_NOT_PHYSICS = {"folder", "keep", "ranks", "mpi_command"}
 _LEFT_PHYSICS = (Status.EXPLODED, Status.TOO_DENSE, Status.NOT_FINITE)
 _CORRECTIONS = {correction.name: correction for correction in (*LADDER, SMALLER_STEPS)}
 _ANY_ENERGY = (-1e6, 1e6)
@@ -88,7 +86,7 @@ class GpawOracle:
             code="gpaw",
             version=version,
             level=level_name(self.settings),
-            settings_digest=_settings_digest(self.settings, self.relaxation),
+            settings_digest=engine_digest(self.settings, self.relaxation),
         )
 
     def folder_of(self, crystal: Crystal) -> Path:
@@ -343,13 +341,6 @@ def _check_set_up(settings: GpawSettings) -> None:
             f"ranks = {settings.ranks} needs MPI, but there is no executable {program!r} on the PATH; set "
             "gpaw.mpi_command"
         )
-
-
-def _settings_digest(settings: GpawSettings, relaxation: RelaxationSettings) -> str:
-    text = json.dumps(
-        [settings.model_dump(mode="json", exclude=_NOT_PHYSICS), relaxation.model_dump(mode="json")], sort_keys=True
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _prerelaxed(crystal: Crystal, relaxation: RelaxationSettings, symprec: float, log: list[str]) -> Crystal:

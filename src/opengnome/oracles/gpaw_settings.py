@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 
 from opengnome.settings import Settings
 
+MACHINE_SETTINGS = frozenset({"folder", "keep", "ranks", "mpi_command"})
+"""Where and how it runs, which changes no result: no part of the names of calculations."""
+
 
 class GpawSettings(Settings):
     """Functional, basis, mesh, spin and the way a relaxation goes; one core, plane waves, PAW data sets of PBE.

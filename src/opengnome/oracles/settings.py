@@ -1,6 +1,7 @@
 """Settings of the oracles and of the relaxation."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from opengnome.crystals.geometry import MIN_DISTANCE
+from opengnome.oracles import espresso_settings, gpaw_settings, vasp_settings
 from opengnome.oracles.espresso_settings import EspressoSettings
 from opengnome.oracles.gpaw_settings import GpawSettings
 from opengnome.oracles.vasp_settings import VaspSettings
@@ -58,6 +60,13 @@ _DFT_ENGINES = ("gpaw", "vasp", "espresso")
 """Oracles with a section of their own, which has their name."""
 _DFT_TIMEOUT_S = 86400.0
 """Wall time for a crystal where an evaluation takes minutes and not milliseconds."""
+
+MACHINE_SETTINGS: dict[str, set[str]] = {
+    "gpaw": set(gpaw_settings.MACHINE_SETTINGS),
+    "vasp": set(vasp_settings.MACHINE_SETTINGS),
+    "espresso": set(espresso_settings.MACHINE_SETTINGS),
+}
+"""What of each engine's section changes no result."""
 
 
 class OracleSettings(Settings):
@@ -122,6 +131,11 @@ class OracleSettings(Settings):
                 raise ValueError(f'{engine} is a section of the {engine} oracle, but name = "{self.name}"')
         return self
 
+    @property
+    def physics_json(self) -> str:
+        """These settings as JSON without those of the machine: calculations are named by it."""
+        return self.model_dump_json(exclude=MACHINE_SETTINGS)
+
     @model_serializer(mode="wrap")
     def _without_other_engines(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Sections of engines that are not used are not written: names of calculations are made of this text, and
@@ -129,3 +143,11 @@ class OracleSettings(Settings):
         """
         written: dict[str, Any] = write(self)
         return {key: value for key, value in written.items() if key == self.name or key not in _DFT_ENGINES}
+
+
+def engine_digest(section: GpawSettings | VaspSettings | EspressoSettings, relaxation: RelaxationSettings) -> str:
+    """SHA-256 of what changes the results of a density-functional engine, hexadecimal."""
+    engine = {GpawSettings: "gpaw", VaspSettings: "vasp", EspressoSettings: "espresso"}[type(section)]
+    physics = section.model_dump(mode="json", exclude=MACHINE_SETTINGS[engine])
+    text = json.dumps([physics, relaxation.model_dump(mode="json")], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

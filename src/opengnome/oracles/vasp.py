@@ -7,7 +7,6 @@ steps before the crash stay among the frames.
 
 import hashlib
 import importlib.util
-import json
 import shlex
 import shutil
 import time
@@ -22,7 +21,7 @@ from opengnome.crystals.elements import SYMBOLS
 from opengnome.errors import OracleSetupError, SettingsError
 from opengnome.oracles.oracle import Calculation, Frames, OracleIdentity, Status
 from opengnome.oracles.relaxation import FrameRecorder, Stop, calculation_of, density_stop, failed, frame_stop
-from opengnome.oracles.settings import RelaxationSettings
+from opengnome.oracles.settings import RelaxationSettings, engine_digest
 from opengnome.oracles.vasp_folder import (
     clean,
     how_it_ended,
@@ -43,9 +42,6 @@ from opengnome.oracles.vasp_inputs import (
 )
 from opengnome.oracles.vasp_outputs import VaspOutput, join_frames, read_output
 from opengnome.oracles.vasp_settings import VaspSettings
-
-_NOT_PHYSICS = {"command", "gamma_command", "potcar_dir", "folder", "keep", "poll_s", "monitor_s", "stop_s"}
-"""Settings of the machine, which are no part of the digest of the settings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +75,7 @@ class VaspOracle:
             code="vasp",
             version="",  # VASP tells it in its output: the identity of every calculation has it
             level=level_name(self.settings),
-            settings_digest=_settings_digest(self.settings, self.relaxation),
+            settings_digest=engine_digest(self.settings, self.relaxation),
         )
 
     def check_elements(self, atomic_numbers: Iterable[int]) -> None:
@@ -242,13 +238,6 @@ def _check_set_up(settings: VaspSettings) -> None:
                 f"there is no executable {program!r} on the PATH; load the module of VASP, or set vasp.{name}"
             )
     potentials_root(settings)
-
-
-def _settings_digest(settings: VaspSettings, relaxation: RelaxationSettings) -> str:
-    text = json.dumps(
-        [settings.model_dump(mode="json", exclude=_NOT_PHYSICS), relaxation.model_dump(mode="json")], sort_keys=True
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _last_frame_stop(initial: Crystal, frames: Frames, relaxation: RelaxationSettings) -> Stop | None:

@@ -13,6 +13,11 @@ OWN_TAGS: frozenset[str] = frozenset({"IBRION", "ISIF", "METAGGA", "LDAU", "NSW"
 SPEED_TAGS: frozenset[str] = frozenset({"KPAR", "LPLANE", "LSCALAPACK", "LSCALU", "NCORE", "NPAR", "NSIM"})
 """INCAR tags that distribute the work and leave the energy alone; they are no part of the level of theory."""
 
+MACHINE_SETTINGS = frozenset(
+    {"command", "gamma_command", "potcar_dir", "folder", "keep", "poll_s", "monitor_s", "stop_s"}
+)
+"""Where and how it runs, which changes no result: no part of the names of calculations."""
+
 
 class VaspSettings(Settings):
     """Which inputs VASP gets, how it is started, and where it runs.
