@@ -305,8 +305,15 @@ def verbatim(text: str) -> str:
 def gpaw_reference(result: dict[str, Any]) -> str:
     """Section of a result of `benchmarks/gpaw_reference.py`."""
     rows = [
-        [name, row["prototype"], f"{row['a']:.3f}", f"{row['published_a']:.3f}", f"{row['error_percent']:+.2f} %"]
-        + [f"{row['seconds']:.0f}", row["source"]]
+        [
+            name,
+            row["prototype"],
+            f"{row['a']:.3f}",
+            f"{row['published_a']:.3f}",
+            f"{row['error_percent']:+.2f} %",
+            f"{row['seconds']:.0f}",
+            row["source"],
+        ]
         for name, row in result["lattice"].items()
         if row["status"] == "converged"
     ]
