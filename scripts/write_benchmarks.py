@@ -384,7 +384,7 @@ SECTIONS: tuple[Section, ...] = (
         "Compositions, four folds",
         "compositions.json",
         "python benchmarks/bench_compositions.py --table DATA/mp_compositions.parquet --extra DATA/mp_crystals.parquet "
-        "--train-on-extra --members 4 --output runs/compositions",
+        "--train-on-extra --members 5 --output runs/compositions",
         compositions,
     ),
     (
