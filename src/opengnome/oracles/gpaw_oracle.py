@@ -19,6 +19,7 @@ import numpy as np
 from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.errors import InvalidCrystalError, OracleSetupError
+from opengnome.oracles.folder_lock import locked
 from opengnome.oracles.gpaw_engine import Engine, GpawEngine, gpaw_version, recording_calculator
 from opengnome.oracles.gpaw_parameters import (
     LADDER,
@@ -33,7 +34,6 @@ from opengnome.oracles.gpaw_progress import (
     PROGRESS_FILE,
     Progress,
     StageFrames,
-    locked,
     read_finished,
     read_progress,
     write_finished,
@@ -113,7 +113,7 @@ class GpawOracle:
             reason = f"there is no PAW data set of PBE for {', '.join(missing)}"
             return failed(crystal, reason, identity=self.identity)
         folder = self.folder_of(crystal)
-        with locked(folder) as is_ours:
+        with locked(folder, setting="gpaw.folder") as is_ours:
             if not is_ours:
                 reason = f"another process is calculating this crystal in {folder}"
                 return failed(crystal, reason, identity=self.identity)

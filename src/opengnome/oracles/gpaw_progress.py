@@ -1,11 +1,8 @@
 """How far a relaxation with GPAW is, on disk after every step, so that a killed one goes on from there."""
 
-import fcntl
 import io
 import json
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ import numpy as np
 
 from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.replacement import replace_file
-from opengnome.errors import OpenGnomeError, OracleSetupError
+from opengnome.errors import OpenGnomeError
 from opengnome.oracles.oracle import Calculation, Frames
 from opengnome.oracles.store import read_calculation, write_calculation
 
@@ -139,22 +136,3 @@ def write_finished(folder: Path, calculation: Calculation) -> None:
     """Leave the result in `folder` and remove what was needed to go on."""
     write_calculation(folder / CALCULATION_FILE, calculation)
     (folder / PROGRESS_FILE).unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Whether this process alone works in `folder`, which is made; the lock goes with the process, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise OracleSetupError(f"cannot write to {folder}: {error.strerror}; set gpaw.folder") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:
-            pass  # a file system without locks: nothing is lost but the check
-        yield True

@@ -19,6 +19,7 @@ import numpy as np
 from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.errors import OracleSetupError, SettingsError
+from opengnome.oracles.folder_lock import locked
 from opengnome.oracles.oracle import Calculation, Frames, OracleIdentity, Status
 from opengnome.oracles.relaxation import FrameRecorder, Stop, calculation_of, density_stop, failed, frame_stop
 from opengnome.oracles.settings import RelaxationSettings, engine_digest
@@ -27,7 +28,6 @@ from opengnome.oracles.vasp_folder import (
     how_it_ended,
     interrupted_frames,
     last_line,
-    locked,
     note_end,
     prepare_folder,
 )
@@ -107,7 +107,7 @@ class VaspOracle:
             return calculation_of(crystal, stop, None, n_steps=0, fmax=None, seconds=seconds, identity=self.identity)
         check_potentials(crystal.symbols, self.settings)
         folder = self.folder_of(crystal)
-        with locked(folder) as is_ours:
+        with locked(folder, setting="vasp.folder") as is_ours:
             if not is_ours:
                 return failed(
                     crystal, f"another process is calculating this crystal in {folder}", identity=self.identity

@@ -1,16 +1,13 @@
 """The folder of a VASP calculation: who works in it, how each step ended, and what is left to go on with."""
 
-import fcntl
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.replacement import replace_file
-from opengnome.errors import OracleSetupError
 from opengnome.oracles.oracle import Frames, Status
 from opengnome.oracles.vasp_inputs import PoscarOrder, Step
 from opengnome.oracles.vasp_outputs import read_contcar, read_output
@@ -31,25 +28,6 @@ class Ended:
     status: Status | None = None
     seconds: float = 0.0
     corrections: tuple[str, ...] = ()
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Whether this process alone works in `folder`, which is made; the lock goes with the process, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise OracleSetupError(f"cannot write to {folder}: {error.strerror}; set vasp.folder") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:
-            pass  # a file system without locks: nothing is lost but the check
-        yield True
 
 
 def clean(folder: Path, settings: VaspSettings, status: Status) -> None:
