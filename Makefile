@@ -3,11 +3,21 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 CAMPAIGN ?= discoveries
+FLAGSHIP ?= runs/flagship
 
-.PHONY: discover test test-gpaw bench lint clean
+.PHONY: discover flagship test test-gpaw bench lint clean
 
 discover: $(VENV)/installed          ## the whole method on the embedded known set; report in discoveries/report.html
 	$(BIN)/opengnome discover $(CAMPAIGN)
+
+flagship: $(VENV)/installed          ## six rounds with PAW-PBE, hours; killed, the same command goes on. Needs what test-gpaw needs
+	CC=g++ $(BIN)/pip install --quiet -c constraints.txt -e ".[gpaw]"
+	$(BIN)/python scripts/flagship_known_set.py $(FLAGSHIP)/known_inputs.parquet
+	$(BIN)/opengnome relax $(FLAGSHIP)/known_inputs.parquet --oracle gpaw --functional pbe \
+	    --set gpaw.prerelax=chgnet --set gpaw.folder=$(FLAGSHIP)/gpaw --set relaxation.timeout_s=3600 \
+	    --output $(FLAGSHIP)/known.csv --relaxed $(FLAGSHIP)/known.parquet
+	$(BIN)/opengnome discover $(FLAGSHIP)/campaign --settings examples/flagship/campaign.toml \
+	    --set known.source=$(FLAGSHIP)/known.parquet --set oracle.gpaw.folder=$(FLAGSHIP)/gpaw
 
 test: $(VENV)/developed              ## lint, types and all tests
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ with them the page says which discoveries others have found: computed, made in a
 """
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from opengnome.campaign.selection import ARMS
 from opengnome.datasets.known import EMBEDDED
 from opengnome.hull import STABILITY_TOLERANCE
 from opengnome.report import rounds_markdown
-from opengnome.report.rounds import ARM_NAMES
+from opengnome.report.figures import save_hit_rates
+from opengnome.report.rounds import ARM_NAMES, summarise
 
 ELSEWHERE = ("made in a laboratory", "computed by the Materials Project", "found by GNoME", "in none of these")
 N_LISTED = 40
@@ -39,10 +41,11 @@ def main() -> None:
         alignment(results),
         "## Rounds",
         rounds_markdown(arguments.campaign),
+        figure(results, arguments.page),
         "## How deep the hits lie",
         depth(results),
         "## Discoveries",
-        discoveries(results, elsewhere),
+        discoveries(results, elsewhere, _other_functional(arguments.other_functional)),
         arguments.notes.read_text() if arguments.notes else "",
     ]
     arguments.page.write_text("\n\n".join(part for part in parts if part).rstrip() + "\n", encoding="utf-8")
@@ -55,14 +58,34 @@ def introduction(results: CampaignResults, settings: Path, page: Path) -> str:
     source = "" if known.source == EMBEDDED else f" --set known.source=path/to/{known.source}"
     return (
         f"Known set: {len(known.table):,} crystals of {len(known.elements)} elements from `{known.source}` "
-        f"({known.level}); their hull is the initial hull. Oracle: CHGNet "
-        f"{versions.get('chgnet', '')}, relaxing cell and positions. Seed {results.settings.seed}.\n\n"
+        f"({known.level}); their hull is the initial hull. Oracle: {oracle(results, versions)}, relaxing cell and "
+        f"positions. Seed {results.settings.seed}.\n\n"
         f"```console\n$ opengnome discover runs/{settings.stem} --settings {settings}{source}\n"
         f"$ python scripts/write_campaign_docs.py runs/{settings.stem} docs/{page.name} ...\n```\n\n"
         '"New" means: a composition that is not in this table. A hit is a calculated energy at or below the hull (0.05 '
         "meV/atom tolerance); rates divide by all calculations of the arm, failed ones included. The arms share one "
         "hull and one history."
     )
+
+
+def figure(results: CampaignResults, page: Path) -> str:
+    """Hit rates by round, drawn beside the page."""
+    summaries = summarise(results.state)
+    if not any(summary.closed for summary in summaries):
+        return ""
+    path = page.parent / "results" / f"{page.stem}.svg"
+    path.parent.mkdir(exist_ok=True)
+    save_hit_rates(summaries, path)
+    return f"![hit rates by round with 95 % intervals](results/{path.name})"
+
+
+def oracle(results: CampaignResults, versions: Mapping[str, str]) -> str:
+    """What computed: CHGNet and its version, or the code and level of the calculations."""
+    if results.settings.oracle.name == "chgnet":
+        return f"CHGNet {versions.get('chgnet', '')}".rstrip()
+    done = [results.knowledge.calculation(c).oracle for c in results.calculations[:1]]
+    described = [f"{identity.code} {identity.version} ({identity.level})" for identity in done]
+    return described[0] if described else results.settings.oracle.name
 
 
 def alignment(results: CampaignResults) -> str:
@@ -130,30 +153,50 @@ def _depth_cells(depths: Sequence[float | None]) -> str:
     return f"{len(depths)} | {hits} | {deep} | {rate}"
 
 
-def discoveries(results: CampaignResults, elsewhere: Mapping[str, str]) -> str:
-    """Counts by who else has found them, and the deepest ones that are no holes."""
+def discoveries(results: CampaignResults, elsewhere: Mapping[str, str], verdicts: Mapping[str, str]) -> str:
+    """Counts by who else has found them, and the deepest ones that are no holes.
+
+    `verdicts` has what another functional says of some of them, by id.
+    """
     found = results.discoveries
     counts = {name: sum(where == name for where in elsewhere.values()) for name in ELSEWHERE}
     shallow = [d for d in found if d.distance_to_initial_hull >= -DEEP]
+    with_std = any(d.decomposition_energy_std > 0 for d in found)
+    uncertainty = "; ± is the spread of aligned formation energies on known compounds, not DFT's own error"
+    verdict_head, verdict_rule = (" | with the other functional", "|---:") if verdicts else ("", "")
     lines = [
         f"{len(found)} calculated crystals lie on the hull of everything known at the end; {len(found) - len(shallow)} "
         "of them are deeper than 200 meV/atom below the initial hull. Who else has these compositions:",
         "| | discoveries |\n|---|---:|\n" + "\n".join(f"| {name} | {n} |" for name, n in counts.items()),
         f"The first {min(N_LISTED, len(shallow))} of the others by decomposition energy (meV/atom, hull without the "
-        "entry; ± is the spread of aligned formation energies on known compounds, not DFT's own error):",
-        "| formula | space group | decomposition energy | predicted | made from | how | known elsewhere |\n"
-        "|---|---|---:|---:|---|---|---|\n" + "\n".join(_discovery_row(d, elsewhere[d.id]) for d in shallow[:N_LISTED]),
+        f"entry{uncertainty if with_std else ''}):",
+        "| formula | space group | decomposition energy | predicted | made from | how | known elsewhere"
+        f"{verdict_head} |\n|---|---|---:|---:|---|---|---{verdict_rule}|\n"
+        + "\n".join(
+            _discovery_row(d, elsewhere[d.id], f" | {verdicts.get(d.id, '')}" if verdicts else "")
+            for d in shallow[:N_LISTED]
+        ),
     ]
     return "\n\n".join(lines)
 
 
-def _discovery_row(d: Discovery, where: str) -> str:
+def _discovery_row(d: Discovery, where: str, verdict: str) -> str:
     predicted = f"{1e3 * d.predicted_decomposition_energy:.0f} ± {1e3 * d.predicted_std:.0f}"
+    std = f" ± {1e3 * d.decomposition_energy_std:.0f}" if d.decomposition_energy_std > 0 else ""
     how = d.replaced.replace("|", "/")
     return (
-        f"| {d.reduced_formula} | {d.space_group} | {1e3 * d.decomposition_energy:.0f} ± "
-        f"{1e3 * d.decomposition_energy_std:.0f} | {predicted} | {', '.join(d.parent_ids)} | {how} | {where} |"
+        f"| {d.reduced_formula} | {d.space_group} | {1e3 * d.decomposition_energy:.0f}{std} | {predicted} | "
+        f"{', '.join(d.parent_ids)} | {how} | {where}{verdict} |"
     )
+
+
+def _other_functional(path: Path | None) -> dict[str, str]:
+    """Decomposition energies of `scripts/r2scan_check.py judge` in meV/atom, by id."""
+    if path is None:
+        return {}
+    return {
+        row["id"]: f"{1e3 * row['decomposition_energy']:.0f}" for row in json.loads(path.read_text())["discoveries"]
+    }
 
 
 def _elsewhere(formula: str, made: set[str], computed: set[str], gnome: set[str]) -> str:
@@ -184,6 +227,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--settings", type=Path, required=True, help="the settings file the campaign was started with")
     parser.add_argument("--flags", type=Path)
     parser.add_argument("--gnome", type=Path)
+    parser.add_argument("--other-functional", type=Path, help="JSON of scripts/r2scan_check.py judge")
     parser.add_argument("--notes", type=Path, help="Markdown put at the end of the page")
     return parser.parse_args()
 

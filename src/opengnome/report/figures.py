@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -35,6 +36,8 @@ ARM_COLOURS = {
     COMPOSITIONAL: "#009e73",
     RANDOM_COMPOSITIONS: "#cc79a7",
 }
+_HIT_RATE_SIZE = (8.4, 3.2)
+"""Inches."""
 _ARM_MARKERS = {MODEL: "o", RANDOM_FILTERED: "s", RANDOM_UNFILTERED: "^", COMPOSITIONAL: "D", RANDOM_COMPOSITIONS: "v"}
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are the same on every machine
@@ -88,24 +91,35 @@ def to_svg(figure: "Figure", *, name: str, label: str, narrow: bool = False) -> 
 
 
 def hit_rate_figure(summaries: Sequence[RoundSummary]) -> str:
-    """Hit rate of every arm by round, against the initial and against the current hull."""
-    closed = [s for s in summaries if s.closed]
-    with canvas(8.4, 3.2) as figure:
-        axes = figure.subplots(1, 2, sharey=True)
-        for ax, which, title in zip(
-            axes, ("initial", "current"), ("Against the initial hull", "Against the current hull"), strict=True
-        ):
-            for shift, arm in zip((-0.12, 0.0, 0.12, 0.24, 0.36), ARMS, strict=True):
-                _plot_rates(ax, closed, arm, which, shift)
-            ax.set_title(title)
-            ax.set_xlabel("round")
-            ax.set_xticks([s.number for s in closed])
-            ax.set_xlim(closed[0].number - 0.6, closed[-1].number + 0.6)
-            ax.grid(axis="y", color=LINE, linewidth=0.5)
-        axes[0].set_ylabel("hits among all calculated, %")
-        axes[0].set_ylim(bottom=0)
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    """Hit rate of every arm by round, against the initial and against the current hull, as an SVG element."""
+    with canvas(*_HIT_RATE_SIZE) as figure:
+        _draw_hit_rates(figure, summaries)
         return to_svg(figure, name="hit-rates", label="Hit rate by round for every arm")
+
+
+def save_hit_rates(summaries: Sequence[RoundSummary], path: Path) -> None:
+    """The same as an SVG file of its own."""
+    with canvas(*_HIT_RATE_SIZE) as figure:
+        _draw_hit_rates(figure, summaries)
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _draw_hit_rates(figure: "Figure", summaries: Sequence[RoundSummary]) -> None:
+    closed = [s for s in summaries if s.closed]
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, which, title in zip(
+        axes, ("initial", "current"), ("Against the initial hull", "Against the current hull"), strict=True
+    ):
+        for shift, arm in zip((-0.12, 0.0, 0.12, 0.24, 0.36), ARMS, strict=True):
+            _plot_rates(ax, closed, arm, which, shift)
+        ax.set_title(title)
+        ax.set_xlabel("round")
+        ax.set_xticks([s.number for s in closed])
+        ax.set_xlim(closed[0].number - 0.6, closed[-1].number + 0.6)
+        ax.grid(axis="y", color=LINE, linewidth=0.5)
+    axes[0].set_ylabel("hits among all calculated, %")
+    axes[0].set_ylim(bottom=0)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 
 
 def _plot_rates(ax: "Axes", closed: Sequence[RoundSummary], arm: str, which: str, shift: float) -> None:
