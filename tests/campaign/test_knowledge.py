@@ -10,7 +10,9 @@ from opengnome.campaign.alignment import no_alignment
 from opengnome.campaign.events import Selected
 from opengnome.campaign.knowledge import Knowledge, alignment_of
 from opengnome.campaign.state import CampaignState, RoundState
-from opengnome.crystals import Crystal, with_volume
+from opengnome.crystals import Composition, Crystal, with_volume
+from opengnome.crystals.elements import SYMBOLS
+from opengnome.datasets import KnownSet
 from opengnome.hull import Hull
 from opengnome.oracles import Status
 from report.synthetic_campaign import grid_crystal
@@ -144,6 +146,18 @@ def test_compositions_that_were_tried_are_known_however_they_ended(root: Path, s
     assert set(first) - known == {grid_crystal(formula).reduced_formula for formula, _ in ROUNDS[0].values()}
     assert set(knowledge.formulas(state, 3)) - set(first) == {grid_crystal("NaK2Cl3").reduced_formula}
     assert first == sorted(set(first))
+
+
+def test_the_elements_are_known_where_the_table_does_not_list_them(root: Path) -> None:
+    listed = known_set("formation")
+    is_compound = [Composition.from_formula(formula).n_elements > 1 for formula in listed.table.reduced_formulas]
+    compounds = KnownSet(
+        listed.table.filter(is_compound), listed.energies_per_atom[is_compound], "formation", listed.level, "made up"
+    )
+    formulas = Knowledge(root, compounds, CampaignSettings()).formulas(CampaignState(), 1)
+    elements = {Composition.from_formula(SYMBOLS[z]).reduced_formula for z in compounds.elements}
+    assert set(formulas) == {*compounds.table.reduced_formulas} | elements
+    assert "Cl2" in elements  # as the table of candidates spells it
 
 
 def test_without_alignment_nothing_can_be_asked(root: Path) -> None:

@@ -89,6 +89,17 @@ def test_too_dense_crystal_has_a_reason_and_does_not_stop_the_others(toy_ensembl
     )
 
 
+def test_an_atom_without_neighbours_at_one_of_the_volumes_is_isolated(toy_ensemble: Ensemble):
+    """The cutoff is 4 A: atoms 3.9 A apart lose sight of each other when the volume grows by a fifth."""
+    crystals = [Crystal(a * np.eye(3), np.zeros((1, 3)), np.array([5])) for a in (3.7, 3.9, 4.1)]
+    table = CrystalTable.from_crystals(crystals)
+    assert toy_ensemble.predict(table, volume_scales=(1.0,)).isolated.tolist() == [False, False, True]
+    prediction = toy_ensemble.predict(table, volume_scales=(0.9, 1.0, 1.2))
+    assert prediction.isolated.tolist() == [False, True, True]
+    assert np.isfinite(prediction.formation_energy_per_atom).all()
+    assert prediction.part(np.array([False, True, True])).isolated.all()
+
+
 def test_empty_table(toy_ensemble: Ensemble, toy):
     prediction = toy_ensemble.predict(toy.table.slice(0, 0))
     assert len(prediction) == 0

@@ -90,14 +90,16 @@ class Knowledge:
         return hull.distances_from_hull([e.composition for e in entries], energies)
 
     def formulas(self, state: CampaignState, number: int) -> list[str]:
-        """Compositions that are not new: known ones, and all that were calculated or tried in earlier rounds."""
+        """Compositions that are not new: known ones, the elements, and all that were tried in earlier rounds."""
         tried = {
             choice.reduced_formula
             for earlier, current in state.rounds.items()
             if earlier < number
             for choice in current.choices
         }
-        return sorted({*self.known.table.reduced_formulas, *tried})
+        # a table of formation energies need not list the elements
+        known = {entry.composition.reduced_formula for entry in self.known.entries}
+        return sorted(known | tried)
 
     def relaxed(self, calculated: Calculated) -> Crystal | None:
         """The relaxed crystal of a calculation, read from its file."""

@@ -120,7 +120,11 @@ def screen(
     ensemble_path: Path,
     seed: int,
 ) -> None:
-    """Candidates of parents start..stop with predicted energies; the file is a crystal table of all of them."""
+    """Candidates of parents start..stop with predicted energies; the file is a crystal table of all of them.
+
+    A candidate that the networks cannot judge (too dense, or with an atom that has no neighbour within their cutoff at
+    one of the volumes) has NaN.
+    """
     _one_thread()
     result = _generated(parents_path, start, stop, formulas_path, generation, seed)
     table = result.table
@@ -128,7 +132,9 @@ def screen(
         table, volume_scales=volume_scales(screening), bfloat16=screening.bfloat16
     )
     for name in ("formation_energy_per_atom", "spread", "std", "volume_scale"):
-        table = table.with_column(name, np.asarray(getattr(prediction, name), dtype=float))
+        values = np.asarray(getattr(prediction, name), dtype=float)
+        # the energy of an atom without neighbours is worthless, and the lowest of a pool are such
+        table = table.with_column(name, np.where(prediction.isolated, np.nan, values))
     _write_shard(path, table, result)
 
 

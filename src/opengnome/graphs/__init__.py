@@ -5,7 +5,7 @@ from opengnome.graphs.features import gaussian_features
 from opengnome.graphs.graph import GraphBatch, build_batch, displacements, distances, join
 from opengnome.graphs.neighbours import MAX_NEIGHBOURS_PER_ATOM, Neighbours, neighbour_list
 from opengnome.graphs.orbit_batch import OrbitBatch, as_batch, batch_of, perturbed, scaled
-from opengnome.graphs.orbits import OrbitGraph, orbit_graph, reduced_graph
+from opengnome.graphs.orbits import OrbitGraph, nearest_distances, orbit_graph, reduced_graph
 from opengnome.graphs.segment import segment_sum
 from opengnome.graphs.store import GraphStore, build_store, joined, store_of
 
@@ -26,6 +26,7 @@ __all__ = [
     "gaussian_features",
     "join",
     "joined",
+    "nearest_distances",
     "neighbour_list",
     "orbit_graph",
     "perturbed",

@@ -53,6 +53,13 @@ class OrbitGraph:
         return len(self.senders)
 
 
+def nearest_distances(graph: OrbitGraph) -> np.ndarray:
+    """Distance to the nearest neighbour of each node, shape (n_nodes,), A; infinite where it has none."""
+    nearest = np.full(graph.n_nodes, np.inf)
+    np.minimum.at(nearest, graph.senders, graph.distances)
+    return nearest
+
+
 EMPTY = OrbitGraph(
     *(np.zeros(0, dtype=dtype) for dtype in (np.uint8, np.uint16, np.uint16, np.uint16, np.float32, np.uint16))
 )

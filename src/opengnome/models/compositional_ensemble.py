@@ -52,7 +52,15 @@ class CompositionalEnsemble:
         median = np.median(location, axis=0)
         spread = np.sqrt(location.var(axis=0) + 2.0 * np.mean(scale**2, axis=0))
         n = len(compositions)
-        return Prediction(median, spread, self.calibration.std(spread), np.full(n, np.nan), ("",) * n, self.calibration)
+        return Prediction(
+            median,
+            spread,
+            self.calibration.std(spread),
+            np.full(n, np.nan),
+            ("",) * n,
+            self.calibration,
+            np.zeros(n, dtype=bool),
+        )
 
     def _distributions(self, compositions: Sequence[Composition], threads: int) -> tuple[np.ndarray, np.ndarray]:
         """Locations and scales of every member, each (n_members, n), eV/atom."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from opengnome.crystals import CrystalTable
 from opengnome.errors import CheckpointError, InvalidCrystalError
-from opengnome.graphs import OrbitGraph, batch_of, orbit_graph
+from opengnome.graphs import OrbitGraph, batch_of, nearest_distances, orbit_graph
 from opengnome.models.calibration import MIN_FOR_FIT, Calibration, coverage, fit_calibration
 from opengnome.models.checkpoint import copy_checkpoint, data_digest, load_checkpoint, write_json
 from opengnome.models.domain import Domain, domain_of
@@ -73,14 +73,17 @@ class Ensemble:
     ) -> Prediction:
         """Formation energies of the crystals of `table`.
 
-        A crystal whose graph cannot be built (too dense) gets NaN and a reason; the others are not
-        affected. Memory is bounded by `batch_atoms`, or by the largest single crystal. `bfloat16` is several
-        times faster on processors with instructions for it and moves energies by a few meV/atom.
+        A crystal whose graph cannot be built (too dense) gets NaN and a reason; the others are not affected. Where an
+        atom has no neighbour within the cutoff, `isolated` says so. Memory is bounded by `batch_atoms`, or by the
+        largest single crystal. `bfloat16` is several times faster on processors with instructions for it and moves
+        energies by a few meV/atom.
         """
         check_volume_scales(volume_scales)
         cutoff = scan_cutoff(self.members[0].settings.cutoff, volume_scales)
         energies = np.full((len(self.members), len(table)), np.nan)
         volume_scale = np.full(len(table), np.nan)
+        isolated = np.zeros(len(table), dtype=bool)
+        reach = self.members[0].settings.cutoff / max(volume_scales) ** (1.0 / 3.0)
         reasons = [""] * len(table)
         with numerics(threads=threads):
             for rows in _batches(table.n_atoms, batch_atoms):
@@ -90,9 +93,10 @@ class Ensemble:
                     minimum = scan_volumes(self.members, batch, volume_scales, bfloat16=bfloat16)
                     energies[:, list(usable)] = minimum.energies
                     volume_scale[list(usable)] = minimum.volume_scale
+                    isolated[list(usable)] = [bool((nearest_distances(g) > reach).any()) for g in usable.values()]
                 if progress is not None:
                     progress(f"predicted {int(rows[-1]) + 1} of {len(table)} crystals")
-        return _summary(energies, volume_scale, reasons, self.calibration)
+        return _summary(energies, volume_scale, reasons, self.calibration, isolated)
 
     def _usable(
         self, table: CrystalTable, rows: np.ndarray, cutoff: float, reasons: list[str]
@@ -208,11 +212,15 @@ def _errors(table: CrystalTable, errors: np.ndarray) -> dict[str, Any]:
 
 
 def _summary(
-    energies: np.ndarray, volume_scale: np.ndarray, reasons: list[str], calibration: Calibration
+    energies: np.ndarray,
+    volume_scale: np.ndarray,
+    reasons: list[str],
+    calibration: Calibration,
+    isolated: np.ndarray,
 ) -> Prediction:
     lower, median, upper = np.quantile(energies, [0.25, 0.5, 0.75], axis=0)
     spread = upper - lower
-    return Prediction(median, spread, calibration.std(spread), volume_scale, tuple(reasons), calibration)
+    return Prediction(median, spread, calibration.std(spread), volume_scale, tuple(reasons), calibration, isolated)
 
 
 def _batches(n_atoms: np.ndarray, batch_atoms: int) -> Iterator[np.ndarray]:

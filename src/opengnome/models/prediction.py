@@ -23,6 +23,10 @@ class Prediction:
     """Why a crystal has no prediction; empty text where it has one."""
     calibration: Calibration
     """The map from spread to `std`, and the shape of the errors."""
+    isolated: np.ndarray
+    """Whether an atom has no neighbour within the networks' cutoff at one of the volumes scanned, shape (n,). Such a
+    network knows nothing of where the atom is: the energy of a sparse alkali metal came out 1 eV/atom too low at all
+    volumes alike. The number is given, but nothing should be chosen by it."""
 
     def __len__(self) -> int:
         return len(self.formation_energy_per_atom)
@@ -36,6 +40,7 @@ class Prediction:
             self.volume_scale[mask],
             tuple(reason for reason, kept in zip(self.reasons, mask.tolist(), strict=True) if kept),
             self.calibration,
+            self.isolated[mask],
         )
 
     def interval(self, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:

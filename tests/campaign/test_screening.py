@@ -1,0 +1,45 @@
+"""Screened shards: which candidates have a prediction."""
+
+from pathlib import Path
+
+import numpy as np
+
+from opengnome.campaign import work
+from opengnome.campaign.settings import ScreeningSettings
+from opengnome.crystals import Crystal, CrystalTable
+from opengnome.crystals.io import read_table, write_table
+from opengnome.generation import GenerationSettings
+from opengnome.models import shipped_ensemble
+
+
+def test_nothing_is_predicted_of_a_metal_too_sparse_for_the_networks(tmp_path: Path):
+    """In CsK the nearest atoms are 5 A apart, the networks' cutoff is 4 A: such energies were 1 eV/atom too low."""
+    body_centred = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
+    parents = CrystalTable.from_crystals(
+        [
+            Crystal(5.8 * np.eye(3), body_centred, np.array([55, 19])),
+            Crystal(4.1 * np.eye(3), body_centred, np.array([55, 17])),
+        ],
+        ["CsK", "CsCl"],
+    )
+    write_table(tmp_path / "parents.parquet", parents)
+    (tmp_path / "formulas.txt").write_text("")
+    path = tmp_path / "shard.parquet"
+    work.screen(
+        path=path,
+        parents_path=tmp_path / "parents.parquet",
+        start=0,
+        stop=2,
+        formulas_path=tmp_path / "formulas.txt",
+        generation=GenerationSettings(methods=("ionic_substitution",), max_substitutions_per_parent=5),
+        screening=ScreeningSettings(n_volume_scales=3),
+        ensemble_path=shipped_ensemble(),
+        seed=0,
+    )
+    shard = read_table(path)
+    by_parent: dict[str, list[bool]] = {"CsK": [], "CsCl": []}
+    for parents_of, energy in zip(shard.column("parent_ids"), shard.column("formation_energy_per_atom"), strict=True):
+        by_parent[parents_of[0]].append(bool(np.isfinite(energy)))
+    assert by_parent["CsK"]
+    assert not any(by_parent["CsK"])
+    assert any(by_parent["CsCl"])
