@@ -110,6 +110,15 @@ def test_a_bad_row_is_rejected_with_its_reason_and_the_others_stay(
     assert [e.id for e in read.entries] == ["a", "b"]
 
 
+def test_what_did_not_converge_is_no_entry_and_other_words_mean_nothing(tmp_path: Path) -> None:
+    rows = "a,Li,-1.9,converged\nx,Li2O,-4.5,timed_out\nb,O2,-4.9,published\n"
+    read = read_entries(csv(tmp_path, f"id,formula,energy_per_atom,status\n{rows}"))
+    (rejected,) = read.rejected
+    assert (rejected.id, rejected.status) == ("x", "not_converged")
+    assert "'timed_out'" in rejected.reason
+    assert [e.id for e in read.entries] == ["a", "b"]
+
+
 def test_a_formula_called_nan_is_sodium_nitride(tmp_path: Path) -> None:
     read = read_entries(csv(tmp_path, "id,formula,energy_per_atom\na,NaN,-3.0\n"))
     assert read.entries[0].reduced_formula == "NaN"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from opengnome.crystals import Crystal, CrystalTable, supercell
-from opengnome.crystals.io import write_table
+from opengnome.crystals.io import read_table, write_table
 from opengnome.datasets import KnownSetSettings, load_elemental_crystals, load_embedded_frames, load_known_set
 from opengnome.errors import SettingsError
 from opengnome.hull import Hull
@@ -26,6 +26,51 @@ def test_formation_energies_bring_elements_at_zero(table_path: Path) -> None:
     assert {e.id for e in known.entries} == {"a", "b", *(f"reference-{s}" for s in ("Na", "Cl", "Sr", "Ti", "O"))}
     hull = Hull(known.entries)
     assert hull.formation_energy_per_atom(known.table[0].composition, -2.1) == pytest.approx(-2.1)
+
+
+def with_columns(path: Path, **columns: list[str | None]) -> Path:
+    """The table with further columns, in another file."""
+    table = read_table(path)
+    table = CrystalTable(table.arrow.drop_columns(["formation_energy_per_atom"]))
+    table = table.with_column("formation_energy_per_atom", [-2.1, -3.5, -2.0])
+    for name, values in columns.items():
+        table = table.with_column(name, values)
+    write_table(path.with_name("more.parquet"), table)
+    return path.with_name("more.parquet")
+
+
+def test_only_converged_rows_are_known(table_path: Path) -> None:
+    path = with_columns(table_path, status=["converged", "unconverged", None], level=["L", "other", "other"])
+    known = load_known_set(KnownSetSettings(source=str(path)))
+    assert (known.table.ids, known.level) == (["a"], "L")  # the levels of the others do not matter
+    unconverged = [f"its status is {status!r}, not 'converged'" for status in ("unconverged", None)]
+    assert known.left_out == dict.fromkeys(unconverged, 1)
+    with pytest.raises(SettingsError, match="1 rows have these elements: 1 of them: its status is 'unconverged'"):
+        load_known_set(KnownSetSettings(source=str(path), elements=["Sr", "Ti", "O"]))
+
+
+def test_the_level_is_what_the_rows_say(table_path: Path) -> None:
+    path = with_columns(table_path, level=["L", "L", "L"], status=["ok", "converged", "ok"])
+    known = load_known_set(KnownSetSettings(source=str(path)))
+    assert (known.level, len(known.table), known.left_out) == ("L", 3, {})
+    assert {entry.level for entry in known.entries} == {"L"}
+    assert load_known_set(KnownSetSettings(source=str(path), level="the same")).level == "the same"
+    unnamed = with_columns(table_path, level=[None, None, None])
+    assert load_known_set(KnownSetSettings(source=str(unnamed))).level == "table:more.parquet"
+
+
+def test_several_levels_are_refused_until_one_is_chosen(table_path: Path) -> None:
+    path = with_columns(table_path, level=["L", "M", "L"])
+    with pytest.raises(SettingsError, match=r"levels of theory \['L', 'M'\]; energies .* Choose one .* known\.level"):
+        load_known_set(KnownSetSettings(source=str(path)))
+    with pytest.raises(SettingsError, match="none is of the level 'N' asked for"):
+        load_known_set(KnownSetSettings(source=str(path), level="N"))
+    known = load_known_set(KnownSetSettings(source=str(path), level="L"))
+    assert (known.table.ids, known.level, known.left_out) == (["a", "c"], "L", {"it is not of level 'L'": 1})
+    # a single level is left with this element
+    assert load_known_set(KnownSetSettings(source=str(path), elements=["Na", "Cl"])).level == "L"
+    with pytest.raises(SettingsError, match=r"\['L', ''\]"):  # saying nothing is not saying the same
+        load_known_set(KnownSetSettings(source=str(with_columns(table_path, level=["L", None, "L"]))))
 
 
 def test_elements_restrict_the_set(table_path: Path) -> None:
@@ -56,6 +101,7 @@ def test_wrong_requests_are_explained(table_path: Path, settings: dict[str, obje
 def test_the_embedded_set_is_whole() -> None:
     known = load_known_set(KnownSetSettings())
     assert (len(known.table), len(known.elements), known.energy_kind) == (350, 89, "total")
+    assert (known.level, known.left_out) == ("chgnet-0.3.0", {})
     hull = Hull(known.entries)
     formation = np.array(
         [hull.formation_energy_per_atom(e.composition, e.corrected_energy_per_atom) for e in known.entries]

@@ -3,9 +3,10 @@
     python pw_stand_in.py '{"volume": 40.0, "behaviour": "good"}' -in espresso.pwi
 
 The energy is -100 eV per atom plus a parabola in the volume (A^3) with a bulk modulus of 0.5 eV/A^3; the forces are
-zero. Behaviours: good; metal (a level crosses the Fermi energy); scf (the electrons do not converge); mixing (they
-do with a mixing of 0.2 or less); routine (an error message of pw.x); crash (ends in the middle with code 139); hang
-(never ends); third (crash in the third run). It needs no package, to start fast.
+zero. Behaviours: good; slow (good after 0.3 s); metal (a level crosses the Fermi energy); scf (the electrons do not
+converge); mixing (they do with a mixing of 0.2 or less); routine (an error message of pw.x); crash (ends in the
+middle with code 139); full_disk (ends with what the Fortran runtime says then); hang (never ends); third, third_hangs
+(crash, hang in the third run). It needs no package, to start fast.
 """
 
 import json
@@ -30,8 +31,8 @@ def main() -> int:
     with Path("starts.txt").open("a") as starts:
         starts.write(f"{behaviour}\n")
     n_starts = len(Path("starts.txt").read_text().splitlines())
-    if behaviour == "third":
-        behaviour = "crash" if n_starts == 3 else "good"
+    if behaviour.startswith("third"):
+        behaviour = {"third": "crash", "third_hangs": "hang"}[behaviour] if n_starts == 3 else "good"
     text = Path(sys.argv[3]).read_text()
     cell = rows(text, "CELL_PARAMETERS angstrom", 3)
     n_atoms = int(re.search(r"nat\s*=\s*(\d+)", text)[1])
@@ -40,6 +41,11 @@ def main() -> int:
     if behaviour == "hang":
         sys.stdout.flush()
         time.sleep(600)
+    if behaviour == "slow":
+        time.sleep(0.3)
+    if behaviour == "full_disk":
+        print("Fortran runtime error: No space left on device", file=sys.stderr)
+        return 2
     if behaviour == "routine":
         print(ERROR)
         return 1

@@ -1,10 +1,14 @@
 """The Quantum ESPRESSO oracle with a stand-in for pw.x (`pw_stand_in.py`), and with pw.x itself where it is."""
 
+import errno
 import hashlib
 import json
+import multiprocessing
+import os
 import pickle
 import shlex
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -20,6 +24,7 @@ from opengnome.oracles import OracleSettings, RelaxationSettings, Status, make_o
 from opengnome.oracles.espresso import EspressoOracle, band_gap, k_mesh, level_name
 from opengnome.oracles.espresso_pseudopotentials import PseudopotentialFolder, cutoffs_ry
 from opengnome.oracles.espresso_settings import EspressoSettings
+from opengnome.oracles.folder_lock import locked
 from opengnome.settings import validate
 
 STAND_IN = Path(__file__).with_name("pw_stand_in.py")
@@ -48,7 +53,7 @@ def silicon() -> Crystal:
 
 @pytest.fixture
 def pseudo(tmp_path) -> Path:
-    folder = tmp_path / "pbe"
+    folder = tmp_path / "loose"
     write_upf(folder, "Si.pbe-n-rrkjus_psl.1.0.0.UPF")
     write_upf(folder, "ge_pbe_v1.4.uspp.F.UPF", "PBE")
     write_upf(folder, "Ni.pbe.UPF")
@@ -67,6 +72,12 @@ def espresso(tmp_path, pseudo):
     return make
 
 
+def n_starts(oracle):
+    """How often pw.x was started, by the folders of the runs of all crystals."""
+    files = sorted(oracle.settings.folder.glob("*/run.*/starts.txt"))
+    return [len(file.read_text().split()) for file in files]
+
+
 def test_a_relaxation(espresso, silicon):
     oracle = espresso(keep="all")
     calculation = pickle.loads(pickle.dumps(oracle)).relax(silicon)
@@ -77,16 +88,15 @@ def test_a_relaxation(espresso, silicon):
     np.testing.assert_allclose(calculation.frames.stresses[0], 0.5 * 2.0 / 40.0 * np.eye(3), atol=1e-6)
     assert calculation.band_gap == pytest.approx(7.2 - 5.9)
     assert (calculation.oracle.version, calculation.oracle.code) == ("7.3", "pw.x")
-    assert calculation.oracle.level == "espresso-pbe-30Ry-k0.25-cold0.01"
-    (folder,) = oracle.settings.folder.iterdir()
-    assert len((folder / "starts.txt").read_text().split()) == len(calculation.frames)  # no run twice for the stress
+    assert calculation.oracle.level == "espresso-pbe-loose-30Ry-k0.25-cold0.01"
+    assert n_starts(oracle) == [len(calculation.frames)]  # no run twice for the stress
 
 
 def test_what_pw_is_asked(espresso, silicon):
     oracle = espresso(keep="all", input_data={"electrons": {"mixing_beta": 0.2}, "system": {"vdw_corr": "dft-d3"}})
     nickel_silicide = Crystal(silicon.lattice, silicon.frac_coords, np.array([28, 14]))
     oracle.relax(nickel_silicide)
-    text = next(oracle.settings.folder.glob("*/espresso.pwi")).read_text()
+    text = next(oracle.settings.folder.glob("*/run.1/espresso.pwi")).read_text()
     for line in (
         "ecutwfc          = 30.0",
         "ecutrho          = 240.0",
@@ -99,7 +109,7 @@ def test_what_pw_is_asked(espresso, silicon):
         "8 8 8  0 0 0",
     ):
         assert line in text
-    assert oracle.identity.level.startswith("espresso-pbe-30Ry-k0.25-cold0.01-")  # with a digest: dispersion
+    assert oracle.identity.level.startswith("espresso-pbe-loose-30Ry-k0.25-cold0.01-")  # dispersion
     assert espresso(input_data={"electrons": {"mixing_beta": 0.2}}).identity.level == espresso().identity.level
 
 
@@ -130,15 +140,16 @@ def test_electrons_that_need_other_mixing(espresso, silicon):
     assert calculation.status == Status.CONVERGED
     rung = "mixing_beta = 0.2, mixing_ndim = 12"
     assert calculation.corrections == (f"pw.x: the electrons did not converge in 200 iterations: {rung}",)
-    starts = next(oracle.settings.folder.glob("*/starts.txt")).read_text().split()
-    assert len(starts) == len(calculation.frames) + 1
+    assert n_starts(oracle) == [len(calculation.frames) + 1]
+    again = espresso("crash").relax(silicon)  # read, not run
+    assert (again.status, again.corrections) == (Status.CONVERGED, calculation.corrections)
 
 
 def test_every_rung_is_tried(espresso, silicon):
     oracle = espresso("scf")
     calculation = oracle.relax(silicon)
     assert len(calculation.corrections) == 3
-    text = next(oracle.settings.folder.glob("*/espresso.pwi")).read_text()
+    text = next(oracle.settings.folder.glob("*/run.1/espresso.pwi")).read_text()
     for line in ("mixing_beta      = 0.1", "mixing_mode      = 'local-TF'", "diagonalization  = 'cg'"):
         assert line in text
 
@@ -170,18 +181,173 @@ def test_positions_only_need_no_stress(espresso, silicon):
     oracle = espresso(relaxation=RelaxationSettings(relax_cell=False), keep="all")
     calculation = oracle.relax(silicon)
     assert (calculation.status, calculation.stress) == (Status.CONVERGED, None)
-    assert "tstress          = .false." in next(oracle.settings.folder.glob("*/espresso.pwi")).read_text()
+    assert "tstress          = .false." in next(oracle.settings.folder.glob("*/run.1/espresso.pwi")).read_text()
 
 
-def test_folders_stay_as_asked_and_are_never_shared(espresso, silicon):
-    oracle = espresso()
+@pytest.mark.parametrize(
+    ("keep", "behaviour", "kept"),
+    [("failed", "good", False), ("failed", "crash", True), ("none", "crash", False), ("all", "good", True)],
+)
+def test_folders_stay_as_asked(espresso, silicon, keep, behaviour, kept):
+    oracle = espresso(behaviour, keep=keep)
     oracle.relax(silicon)
-    assert list(oracle.settings.folder.iterdir()) == []  # keep = "failed"
-    for _ in range(2):
-        espresso("crash").relax(silicon)
-    assert sorted(path.suffix for path in oracle.settings.folder.iterdir()) == [".1", ".2"]
-    dense = with_volume(silicon, 3.0)
-    assert oracle.relax(dense).status == Status.TOO_DENSE
+    assert oracle.folder_of(silicon).exists() == kept
+
+
+def test_too_dense_a_crystal_is_not_run(espresso, silicon):
+    oracle = espresso()
+    assert oracle.relax(with_volume(silicon, 3.0)).status == Status.TOO_DENSE
+    assert not oracle.settings.folder.exists()
+
+
+# ---------------------------------------------------------------------------------------------- killed, shared, full
+
+
+def same(first, second):
+    """Whether two calculations are of the same frames, results and all."""
+    for name in ("positions", "lattices", "energies", "forces", "stresses"):
+        np.testing.assert_array_equal(getattr(first.frames, name), getattr(second.frames, name))
+    results = [(one.status, one.energy, one.band_gap, one.oracle, one.fmax) for one in (first, second)]
+    return results[0] == results[1]
+
+
+def test_a_finished_calculation_is_read(espresso, silicon):
+    first = espresso().relax(silicon)
+    oracle = espresso("crash")
+    second = oracle.relax(silicon)
+    assert same(first, second)
+    assert second.seconds >= 0.5 * first.seconds
+    assert n_starts(oracle) == [len(first.frames)]
+    assert [path.name for path in oracle.folder_of(silicon).glob("run.*")] == ["run.1"]
+    # but not for other inputs of pw.x
+    assert espresso("crash", conv_thr_ry_per_atom=1e-8).relax(silicon).status == Status.FAILED
+    assert espresso(ecutwfc_ry=40.0).folder_of(silicon) != oracle.folder_of(silicon)
+
+
+def test_a_changed_pseudopotential_is_another_calculation(espresso, silicon, pseudo):
+    espresso().relax(silicon)
+    with next(pseudo.glob("Si*")).open("a") as file:
+        file.write("\n")
+    assert espresso("crash").relax(silicon).status == Status.FAILED
+
+
+def test_a_relaxation_that_fails_goes_on_after_its_last_geometry(espresso, silicon):
+    strict = RelaxationSettings(fmax=1e-4)
+    whole = espresso(folder=espresso().settings.folder / "whole", relaxation=strict).relax(silicon)
+    oracle = espresso("third", relaxation=strict)
+    assert oracle.relax(silicon).status == Status.FAILED
+    assert same(espresso(relaxation=strict).relax(silicon), whole)
+    assert n_starts(oracle) == [3, len(whole.frames) - 2]
+
+
+def test_a_line_that_was_cut_is_no_evaluation(espresso, silicon):
+    first = espresso().relax(silicon)
+    file = espresso().folder_of(silicon) / "evaluations.jsonl"
+    file.write_bytes(file.read_bytes()[:-200])
+    assert same(espresso().relax(silicon), first)
+    assert n_starts(espresso()) == [len(first.frames), 1]
+    assert same(espresso("crash").relax(silicon), first)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes in /proc")
+@pytest.mark.parametrize("killed", ["program", "program_and_tether"])
+def test_a_killed_relaxation_goes_on(espresso, silicon, killed):
+    """kill -9 of the program in the third geometry: its pw.x ends too, at the latest before the next starts."""
+    strict = RelaxationSettings(fmax=1e-4)
+    oracle = espresso("third_hangs", relaxation=strict)
+    driver = multiprocessing.get_context("fork").Process(target=oracle.relax, args=(silicon,))
+    driver.start()
+    run = oracle.folder_of(silicon) / "run.1"
+    wait_for(lambda: n_starts(oracle) == [3] and (run / "process.json").exists())
+    tether = json.loads((run / "process.json").read_text())["pid"]
+    engine = child_of(tether)
+    if killed == "program_and_tether":
+        os.kill(tether, signal.SIGKILL)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.join()
+    if killed == "program":
+        wait_for(lambda: not is_running(engine))
+    else:
+        assert is_running(engine)
+    calculation = espresso(relaxation=strict).relax(silicon)
+    assert not is_running(engine)
+    assert calculation.status == Status.CONVERGED
+    assert n_starts(oracle) == [3, len(calculation.frames) - 2]
+    np.testing.assert_allclose(calculation.frames.positions[0], silicon.positions, atol=1e-12)
+
+
+def child_of(parent):
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+    wait_for(lambda: children.read_text().split())
+    return int(children.read_text().split()[0])
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def wait_for(condition, *, seconds=180.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_crystal_that_another_process_calculates_is_waited_for(espresso, silicon):
+    oracle = espresso("slow")
+    other = multiprocessing.get_context("fork").Process(target=oracle.relax, args=(silicon,))
+    other.start()
+    wait_for(lambda: n_starts(oracle))
+    calculation = espresso("crash").relax(silicon)
+    other.join()
+    assert calculation.status == Status.CONVERGED
+    assert n_starts(oracle) == [len(calculation.frames)]
+
+
+def test_the_wait_for_another_process_ends_at_the_time_limit(espresso, silicon):
+    oracle = espresso(relaxation=RelaxationSettings(timeout_s=0.2))
+    with locked(oracle.folder_of(silicon), setting="espresso.folder"):
+        calculation = oracle.relax(silicon)
+    assert calculation.status == Status.TIMED_OUT
+    assert calculation.reason.startswith("0.2 s passed while another process was calculating this crystal in")
+
+
+def test_a_full_disk_is_nobodys_fault_but_the_set_ups(espresso, silicon, monkeypatch):
+    """pw.x's, and ours: before, while and after pw.x runs."""
+    room = r"make room there, or set espresso\.folder"
+    with pytest.raises(OracleSetupError, match=rf"Fortran runtime error: No space left on device; {room}"):
+        espresso("full_disk").relax(silicon)
+
+    def full_disk(*_args, **_kwargs):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    for name in ("_new_folder", "note_process", "Evaluations.add"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"opengnome.oracles.espresso.{name}", full_disk)
+            with pytest.raises(OracleSetupError, match=rf"cannot write to .*: Disk quota exceeded; {room}"):
+                espresso().relax(silicon)
+    assert espresso().relax(silicon).status == Status.CONVERGED
+
+
+def test_a_program_that_cannot_be_started(espresso, silicon, tmp_path):
+    program = tmp_path / "pw.x"
+    program.write_bytes(b"\x7fELF of another machine")
+    program.chmod(0o755)
+    oracle = espresso(command=str(program))
+    with pytest.raises(OracleSetupError, match=r"cannot be started: .*Exec format error; set espresso\.command"):
+        oracle.relax(silicon)
+    program.unlink()
+    with pytest.raises(OracleSetupError, match=r"no executable '.*pw\.x' on the PATH any more; set espresso\.command"):
+        oracle.relax(silicon)
+
+
+def test_a_folder_that_cannot_be_made(espresso, silicon, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OracleSetupError, match=r"cannot write to .*set espresso\.folder"):
+        espresso(folder=tmp_path / "file").relax(silicon)
 
 
 # ---------------------------------------------------------------------------------------------- set-up
@@ -212,7 +378,8 @@ def test_the_oracle_comes_from_settings(pseudo, tmp_path):
     section = {"command": sys.executable, "pseudo_dir": str(pseudo), "family": "SSSP", "folder": str(tmp_path)}
     settings = OracleSettings.model_validate({"name": "espresso", "espresso": section})
     oracle = make_oracle(settings)
-    assert oracle.identity.level == "espresso-SSSP-ssspRy-k0.25-cold0.01"
+    assert oracle.identity.level == "espresso-pbe-SSSP-ssspRy-k0.25-cold0.01"
+    assert EspressoOracle(settings.espresso).relaxation.timeout_s == 86400.0
     assert (oracle.relaxation.timeout_s, oracle.relaxation.energy_per_atom_range) == (86400.0, (-1e5, 0.0))
 
 
@@ -225,13 +392,67 @@ def test_pseudopotentials_are_chosen_and_compared(pseudo):
     chosen = {"Si": "Si.pbe-rrkj.UPF"}
     found = PseudopotentialFolder(EspressoSettings(pseudo_dir=pseudo, pseudopotentials=chosen)).of(["Si", "Ge"])
     assert found["Si"].path.name == "Si.pbe-rrkj.UPF"
-    write_upf(pseudo, "C.pz-vbc.UPF", " SLA  PZ   NOGX NOGC")
     (pseudo / "N.upf").write_text("not one")
     folder = PseudopotentialFolder(EspressoSettings(pseudo_dir=pseudo))
-    with pytest.raises(OracleSetupError, match=r"different functionals \(C: lda, Ge: pbe\)"):
-        folder.of(["C", "Ge"])
     with pytest.raises(OracleSetupError, match=r"N\.upf is not a UPF file"):
         folder.of(["N"])
+
+
+def test_the_functional_of_a_loose_folder(pseudo):
+    """It is part of the level; a mix is refused with the files, or taken apart by the setting."""
+    assert PseudopotentialFolder(EspressoSettings(pseudo_dir=pseudo)).functional == "pbe"
+    write_upf(pseudo, "Si.pz-vbc.UPF", " SLA  PZ   NOGX NOGC")
+    write_upf(pseudo, "C.pz-vbc.UPF", "PZ")
+    mixed = (
+        r"2 functionals \(lda: C.pz-vbc.UPF, Si.pz-vbc.UPF; pbe: ge_pbe_v1.4.uspp.F.UPF, Ni.pbe.UPF, Si.pbe-n.*\), "
+        r"whose energies share no hull; say which to take, for instance espresso.functional = 'lda'"
+    )
+    with pytest.raises(OracleSetupError, match=mixed):
+        PseudopotentialFolder(EspressoSettings(pseudo_dir=pseudo))
+    found = PseudopotentialFolder(EspressoSettings(pseudo_dir=pseudo, functional="pbe")).of(["Si", "Ge"])
+    assert found["Si"].path.name == "Si.pbe-n-rrkjus_psl.1.0.0.UPF"
+    lda = EspressoSettings(pseudo_dir=pseudo, functional="lda", ecutwfc_ry=30)
+    folder = PseudopotentialFolder(lda)
+    assert folder.of(["Si", "C"])["C"].functional == "lda"
+    with pytest.raises(OracleSetupError, match="no pseudopotential for Ge in"):
+        folder.of(["Ge"])
+    assert level_name(lda, folder.functional) == "espresso-lda-loose-30Ry-k0.25-cold0.01"
+    with pytest.raises(OracleSetupError, match=r"no pseudopotentials of espresso.functional = 'pbesol', only lda: C"):
+        PseudopotentialFolder(EspressoSettings(pseudo_dir=pseudo, functional="pbesol"))
+    chosen = EspressoSettings(pseudo_dir=pseudo, functional="pbe", pseudopotentials={"Si": "Si.pz-vbc.UPF"})
+    with pytest.raises(OracleSetupError, match=r"\(ge_pbe_v1.4.uspp.F.UPF: pbe, Si.pz-vbc.UPF: lda\); take those of"):
+        PseudopotentialFolder(chosen).of(["Si", "Ge"])
+
+
+def test_levels_differ_exactly_where_energies_do(pseudo):
+    def level(**settings):
+        return level_name(EspressoSettings(pseudo_dir=pseudo, **settings), "pbe")
+
+    plain = level()
+    assert plain == level(command="mpirun pw.x", conv_thr_ry_per_atom=1e-8, folder="elsewhere", keep="none")
+    assert plain == level(input_data={"electrons": {"mixing_beta": 0.2}, "control": {"verbosity": "low"}})
+    others = [
+        level(starting_magnetization=0.3),
+        level(magnetic_elements=("Fe",)),
+        level(magnetic_elements=()),
+        level(smearing="gaussian"),
+        level(degauss_ry=0.02),
+        level(k_spacing=0.2),
+        level(ecutwfc_ry=50),
+        level(ecutwfc_ry=50, ecutrho_ry=300),
+        level(pseudopotentials={"Si": "Si.UPF"}),
+        level(input_data={"control": {"tefield": True}}),
+        level(input_data={"system": {"tot_charge": 1}}),
+        level(input_data={"system": {"input_dft": "RSCAN"}}),
+    ]
+    assert len({plain, *others}) == 1 + len(others)
+    assert others[-1].startswith("espresso-rscan-loose-")
+    assert level(magnetic_elements=(), starting_magnetization=0.3) == level(magnetic_elements=())
+
+
+def test_an_energy_range_that_would_be_ignored_is_refused(espresso):
+    with pytest.raises(SettingsError, match=r"relaxation.energy_per_atom_range = \(-50.0, 0.0\) does not hold for pw"):
+        espresso(relaxation=RelaxationSettings(energy_per_atom_range=(-50.0, 0.0)))
 
 
 def test_the_sssp_file_gives_names_and_cutoffs(pseudo):
@@ -247,7 +468,7 @@ def test_the_sssp_file_gives_names_and_cutoffs(pseudo):
     assert cutoffs_ry(folder.of(["Si"]), settings) == (30.0, 240.0)
     assert cutoffs_ry(folder.of(["Si", "Ge"]), settings) == (40.0, 320.0)
     assert cutoffs_ry(folder.of(["Si", "Ge"]), EspressoSettings(ecutwfc_ry=50.0)) == (50.0, 400.0)
-    assert level_name(settings) == "espresso-pbe-ssspRy-k0.25-cold0.01"
+    assert level_name(settings, folder.functional) == "espresso-pbe-loose-ssspRy-k0.25-cold0.01"
     with pytest.raises(OracleSetupError, match=r"no cutoff for Ni: set espresso\.ecutwfc_ry"):
         cutoffs_ry(folder.of(["Si", "Ni"]), settings)
     file.write_text(file.read_text() + "\n")
@@ -278,6 +499,13 @@ def test_band_gaps():
     [
         ({"input_data": {"ions": {}}}, "'ions' is no namelist for input_data"),
         ({"input_data": {"system": {"ecutwfc": 30}}}, "ecutwfc is decided by the oracle"),
+        (
+            {"input_data": {"system": {"Hubbard_U(1)": 4.0}}},
+            r"Hubbard_U\(1\) counts the species, .*PBE\+U: the",
+        ),
+        ({"input_data": {"system": {"starting_magnetization(1)": 1}}}, r"counts the species.*starting_magnetization;"),
+        ({"command": ""}, "a command must not be empty"),
+        ({"command": 'mpirun "pw.x'}, "command: .*No closing quotation"),
         ({"k_spacing": 0}, "greater than 0"),
         ({"smearing": "fermi"}, "smearing: Input should be"),
     ],
@@ -299,8 +527,8 @@ def test_silicon_with_pw_itself(tmp_path, silicon):
     """PBE lattice constant of silicon: 5.469 A (all-electron, doi:10.1103/PhysRevB.79.085104)."""
     chosen = {"Si": "Si.pbe-rrkj.UPF"}
     settings = EspressoSettings(
-        pseudo_dir=DEBIAN_PSEUDOPOTENTIALS, pseudopotentials=chosen, ecutwfc_ry=24.0, ecutrho_ry=96.0, k_spacing=0.4,
-        folder=tmp_path,
+        pseudo_dir=DEBIAN_PSEUDOPOTENTIALS, functional="pbe", pseudopotentials=chosen, ecutwfc_ry=24.0,
+        ecutrho_ry=96.0, k_spacing=0.4, folder=tmp_path,
     )  # fmt: skip
     calculation = EspressoOracle(settings).relax(silicon)
     assert calculation.status == Status.CONVERGED

@@ -1,5 +1,7 @@
 """GPAW itself on cells that take seconds: cutoffs and meshes are far from converged, what holds at any is tested."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from opengnome.crystals import Crystal, with_volume
 from opengnome.crystals.interop import to_ase
 from opengnome.crystals.symmetry import space_group_number
 from opengnome.oracles import OracleSettings, RelaxationSettings, Status, read_calculation
-from opengnome.oracles.gpaw_engine import GpawEngine
+from opengnome.oracles.gpaw_engine import GpawEngine, divides_bands
 from opengnome.oracles.gpaw_oracle import GpawOracle
 from opengnome.oracles.gpaw_parameters import gpaw_parameters, plan_stages
 from opengnome.oracles.gpaw_settings import GpawSettings
@@ -105,6 +107,25 @@ def test_r2scan_is_another_level_and_has_a_stress(tmp_path):
     assert np.isfinite(calculation.stress).all()
     pbe = evaluate(silicon(), tmp_path)
     assert abs(calculation.energy - pbe.get_potential_energy()) > 1.0
+
+
+MPI = "mpiexec --allow-run-as-root --oversubscribe"
+
+
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="there is no mpiexec: install OpenMPI")
+def test_more_ranks_than_kpoints(tmp_path):
+    """Without ScaLAPACK GPAW fails with more processes than k-points."""
+    settings = GpawSettings(**CHEAP, functional="pbe", ranks=5, mpi_command=MPI)
+    for density, n_kpoints in ((1.5, 4), (0.1, 1)):
+        meshes = {"kpoint_density": density, "static_kpoint_density": density}
+        parallel = settings.model_copy(update=meshes | {"folder": tmp_path / f"four-{n_kpoints}"})
+        alone = parallel.model_copy(update={"ranks": 1, "folder": tmp_path / f"one-{n_kpoints}"})
+        once = RelaxationSettings(max_steps=0)
+        shared, expected = (GpawOracle(s, once).relax(silicon()) for s in (parallel, alone))
+        assert shared.status == Status.UNCONVERGED, shared.reason
+        assert shared.energy == pytest.approx(expected.energy, abs=1e-6)
+        log = next(parallel.folder.glob("*/01-static.txt")).read_text()
+        assert divides_bands() or f"kpt:    {n_kpoints}\n" in log
 
 
 def test_an_element_without_data_set_is_a_failure_with_a_reason(tmp_path):

@@ -60,6 +60,18 @@ def test_mesh_is_pymatgens(name, density):
     assert (size, gamma) == (tuple(expected.kpts[0]), expected.style == Kpoints.supported_modes.Gamma)
 
 
+@pytest.mark.parametrize(
+    ("name", "density", "n_kpoints"),
+    [("NaCl", 12, 8), ("NaCl", 30, 10), ("ZnS", 12, 6), ("ZnS", 30, 10), ("W", 12, 10), ("TiO2", 12, 9),
+     ("CsCl", 30, 4), ("orthorhombic", 30, 8)],
+)  # fmt: skip
+def test_kpoints_that_no_operation_takes_into_each_other(name, density, n_kpoints):
+    """Beside the numbers of k-points that GPAW 26.7 has for these parameters."""
+    chosen, group = symmetrised(CRYSTALS[name], symprec=0.01)
+    size, gamma = kpoint_mesh(chosen, density, symprec=0.01)
+    assert group.n_kpoints(size, gamma=gamma) == n_kpoints
+
+
 def test_hexagonal_family_has_gamma_where_pymatgen_may_not():
     """Quartz-like cells are trigonal; every member of the family gets a mesh that its axis maps onto itself."""
     assert kpoint_mesh(CRYSTALS["ZnS"], 64.0, symprec=0.01)[1]

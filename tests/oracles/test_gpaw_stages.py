@@ -1,24 +1,34 @@
 """The way of a relaxation through its stages, with ASE's effective medium theory in the place of GPAW."""
 
+import errno
+import hashlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
+from ase.cell import Cell
 from test_calculation_store import assert_identical
 
 from opengnome.crystals import Crystal
+from opengnome.crystals.replacement import replace_file
 from opengnome.crystals.symmetry import space_group_number
 from opengnome.errors import OracleSetupError
-from opengnome.oracles import RelaxationSettings, Status, read_calculation, write_calculation
+from opengnome.oracles import OracleSettings, RelaxationSettings, Status, read_calculation, write_calculation
+from opengnome.oracles.folder_lock import locked
 from opengnome.oracles.gpaw_oracle import GpawOracle
 from opengnome.oracles.gpaw_settings import GpawSettings
+from opengnome.oracles.settings import engine_digest
+from opengnome.settings import validate
 
 
 class ConvergenceError(Exception):
@@ -41,7 +51,7 @@ class EmtEngine:
     def missing_elements(self, symbols):
         return [symbol for symbol in symbols if symbol == "Tc"]
 
-    def calculator(self, parameters, log):
+    def calculator(self, parameters, log, *, n_kpoints):
         engine = self
         engine.parameters.append(parameters)
         log.write_text(repr(parameters))
@@ -239,16 +249,54 @@ def test_elements_without_data_set(tmp_path):
     assert (calculation.status, calculation.reason) == (Status.FAILED, "there is no PAW data set of PBE for Tc")
 
 
-def test_a_crystal_under_way_elsewhere_is_left_alone(tmp_path, bent_copper):
-    import fcntl
+def test_a_crystal_under_way_elsewhere_is_waited_for(tmp_path, bent_copper):
+    is_under_way, may_go_on = threading.Event(), threading.Event()
 
-    asked = oracle(tmp_path, EmtEngine())
+    def sleep(seconds):
+        is_under_way.set()
+        assert may_go_on.wait(30.0)
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(oracle(tmp_path, EmtEngine(sleep=sleep)).relax, bent_copper)
+        assert is_under_way.wait(30.0)
+        engine = EmtEngine()
+        second = pool.submit(oracle(tmp_path, engine).relax, bent_copper)
+        time.sleep(0.2)
+        assert not second.done()
+        may_go_on.set()
+        assert first.result().status == Status.CONVERGED
+        assert_identical(second.result(), first.result())
+    assert engine.n_calls == 0
+
+
+def test_waiting_ends_at_the_time_limit(tmp_path, bent_copper):
+    asked = oracle(tmp_path, EmtEngine(), relaxation=RelaxationSettings(fmax=0.01, timeout_s=0.2))
     folder = asked.folder_of(bent_copper)
-    folder.mkdir(parents=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert asked.relax(bent_copper).reason == f"another process is calculating this crystal in {folder}"
-    assert asked.relax(bent_copper).status == Status.CONVERGED
+    with locked(folder, setting="gpaw.folder"):
+        waited = asked.relax(bent_copper)
+    reason = f"0.2 s passed while another process was calculating this crystal in {folder}"
+    assert (waited.status, waited.reason, waited.energy, waited.seconds) == (Status.TIMED_OUT, reason, None, 0.0)
+    assert oracle(tmp_path, EmtEngine()).relax(bent_copper).status == Status.CONVERGED
+
+
+def test_waiting_counts_for_the_limit_and_not_for_the_calculation(tmp_path, bent_copper, monkeypatch):
+    clock = Clock()
+    for module in ("gpaw_oracle", "relaxation"):
+        monkeypatch.setattr(f"opengnome.oracles.{module}.time", clock)
+
+    @contextmanager
+    def late(folder, *, setting, wait_s):
+        assert wait_s == 60.0
+        clock.sleep(35.0)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield True
+
+    monkeypatch.setattr("opengnome.oracles.gpaw_oracle.locked", late)
+    engine = EmtEngine(sleep_s=10.0, sleep=clock.sleep)
+    asked = oracle(tmp_path, engine, relaxation=RelaxationSettings(fmax=0.001, timeout_s=60.0))
+    calculation = asked.relax(bent_copper)
+    assert (calculation.status, calculation.reason) == (Status.TIMED_OUT, "relax-1: 60 s passed after 2 steps")
+    assert calculation.seconds == 30.0
 
 
 @pytest.mark.parametrize(("keep", "stays"), [("all", True), ("failed", False), ("none", False)])
@@ -258,13 +306,172 @@ def test_folders_that_stay(tmp_path, bent_copper, keep, stays):
     assert asked.folder_of(bent_copper).exists() == stays
 
 
+def test_a_longer_limit_goes_on_in_the_same_folder(tmp_path, bent_copper, monkeypatch):
+    clock = Clock()
+    for module in ("gpaw_oracle", "relaxation"):
+        monkeypatch.setattr(f"opengnome.oracles.{module}.time", clock)
+    short = RelaxationSettings(fmax=0.001, timeout_s=25.0)
+    first = oracle(tmp_path, EmtEngine(sleep_s=10.0, sleep=clock.sleep), relaxation=short).relax(bent_copper)
+    assert first.status == Status.TIMED_OUT
+    longer = RelaxationSettings(fmax=0.001)
+    second = oracle(tmp_path, EmtEngine(), relaxation=longer).relax(bent_copper)
+    assert (second.status, len(list(tmp_path.iterdir()))) == (Status.CONVERGED, 1)
+    np.testing.assert_array_equal(second.frames.energies[:3], first.frames.energies)
+    assert second.oracle.settings_digest != first.oracle.settings_digest  # each says how it was asked
+
+
+def test_a_folder_that_a_time_limit_named_is_found(tmp_path, bent_copper):
+    relaxation = RelaxationSettings(fmax=0.01, timeout_s=3600.0)
+    asked = oracle(tmp_path, EmtEngine(), relaxation=relaxation)
+    first = asked.relax(bent_copper)
+    named = hashlib.sha256(engine_digest(asked.settings, relaxation).encode())
+    for array in (bent_copper.lattice, bent_copper.frac_coords, bent_copper.atomic_numbers):
+        named.update(array.tobytes())
+    of_before = tmp_path / f"Cu-{named.hexdigest()[:16]}"
+    asked.folder_of(bent_copper).rename(of_before)
+    assert asked.folder_of(bent_copper) == of_before
+    engine = EmtEngine()
+    assert_identical(oracle(tmp_path, engine, relaxation=relaxation).relax(bent_copper), first)
+    assert engine.n_calls == 0
+
+
+def cell_lengths_and_angles(lattice):
+    cell = Cell(lattice).cellpar()
+    return cell[:3], cell[3:]
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_under_the_log_stops_everything(tmp_path, bent_copper):
+    """What GPAW raises when its log cannot be written, also from inside another error."""
+
+    def wrapped(text):
+        error = RuntimeError(text)
+        error.__cause__ = FULL
+        return error
+
+    for kind, error in (("bare", lambda _: FULL), ("wrapped", wrapped)):
+        asked = oracle(tmp_path / kind, EmtEngine(fail_at={3}, error=error))
+        folder = asked.folder_of(bent_copper)
+        with pytest.raises(OracleSetupError, match=rf"cannot write to {folder}: .*set gpaw\.folder"):
+            asked.relax(bent_copper)
+        assert not (folder / "calculation.parquet").exists()
+        engine = EmtEngine()
+        calculation = oracle(tmp_path / kind, engine).relax(bent_copper)
+        assert (calculation.status, calculation.corrections) == (Status.CONVERGED, ())
+        assert len(calculation.frames) == 2 + engine.n_calls  # three before, the last of which is evaluated again
+
+
+def test_a_full_disk_when_the_log_is_opened(tmp_path, bent_copper):
+    class Full(EmtEngine):
+        def calculator(self, parameters, log, *, n_kpoints):
+            raise FULL
+
+    with pytest.raises(OracleSetupError, match=r"No space left on device; make room there, or set gpaw\.folder"):
+        oracle(tmp_path, Full()).relax(bent_copper)
+    assert oracle(tmp_path, EmtEngine()).relax(bent_copper).status == Status.CONVERGED
+
+
+@pytest.mark.parametrize("written", ["progress.npz", "calculation.parquet"])
+def test_a_full_disk_under_our_own_files(tmp_path, bent_copper, monkeypatch, written):
+    def full(path, write):
+        if path.name == written and (written != "progress.npz" or path.exists()):
+            raise FULL
+        replace_file(path, write)
+
+    for module in ("oracles.gpaw_progress", "oracles.store"):
+        monkeypatch.setattr(f"opengnome.{module}.replace_file", full)
+    asked = oracle(tmp_path, EmtEngine())
+    with pytest.raises(OracleSetupError, match=r"cannot write to .*No space left on device"):
+        asked.relax(bent_copper)
+    assert not (asked.folder_of(bent_copper) / "calculation.parquet").exists()
+    monkeypatch.undo()
+    engine = EmtEngine()
+    calculation = oracle(tmp_path, engine).relax(bent_copper)
+    assert calculation.status == Status.CONVERGED
+    # all geometries are in the file when only the result could not be written
+    assert (engine.n_calls == 0) == (written == "calculation.parquet")
+
+
+def test_progress_that_cannot_be_read_is_not_thrown_away(tmp_path, bent_copper):
+    asked = oracle(tmp_path, EmtEngine())
+    progress = asked.folder_of(bent_copper) / "progress.npz"
+    progress.mkdir(parents=True)  # reading it is an OSError, also for root
+    with pytest.raises(OracleSetupError, match="Is a directory"):
+        asked.relax(bent_copper)
+
+
+def test_volumes_count_from_the_start_of_the_calculation(tmp_path, bent_copper):
+    """Stopped and resumed again and again: no part goes beyond the limit that one run would have ended at."""
+    settings = GpawSettings(folder=tmp_path, functional="pbe", max_corrections=0)
+    relaxation = RelaxationSettings(fmax=0.01, min_volume_ratio=0.9, max_step=0.02)
+    n_stopped, calculation = 0, None
+    while calculation is None:
+        stopping = EmtEngine(pull=0.5, fail_at={3}, error=lambda _: FULL)
+        try:
+            calculation = GpawOracle(settings, relaxation, engine=stopping).relax(bent_copper)
+        except OracleSetupError:
+            n_stopped += 1
+            assert n_stopped < 100
+    assert n_stopped > 1
+    assert calculation.status == Status.EXPLODED
+    volumes = np.linalg.det(calculation.frames.lattices)
+    assert (volumes[:-1] >= 0.9 * bent_copper.volume).all()
+    assert volumes[-1] < 0.9 * bent_copper.volume
+
+
+FACE_CENTRED = 1.7 * np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+BODY_CENTRED = np.array([[-1.3, 1.3, 1.75], [1.3, -1.3, 1.75], [1.3, 1.3, -1.75]])
+"""Tetragonal, 5 % short of the height at which it is face-centred cubic."""
+
+
+@pytest.mark.parametrize("lattice", [FACE_CENTRED, BODY_CENTRED])
+def test_a_cell_of_one_atom(tmp_path, lattice):
+    """Forces vanish by symmetry, the cell alone is relaxed; fcc copper of EMT has 11.6 A^3."""
+    calculation = oracle(tmp_path, EmtEngine()).relax(Crystal(lattice, np.full((1, 3), 0.3), np.array([29])))
+    assert calculation.status == Status.CONVERGED, calculation.reason
+    assert np.abs(calculation.frames.forces).max() < 1e-12
+    assert calculation.crystal.volume == pytest.approx(11.6, rel=0.03)
+
+
+def test_a_rhombohedral_cell_stays_one(tmp_path):
+    vectors = 2.5 * np.array([[1.0, 0.0, 1.3], [-0.5, np.sqrt(0.75), 1.3], [-0.5, -np.sqrt(0.75), 1.3]])
+    frac = np.array([[0.0] * 3, [0.47] * 3])
+    strained = Crystal(vectors, frac, np.array([29, 79]))
+    calculation = oracle(tmp_path, EmtEngine()).relax(strained)
+    assert calculation.status == Status.CONVERGED, calculation.reason
+    for index in range(len(calculation.frames)):
+        lengths, angles = cell_lengths_and_angles(calculation.frames.lattices[index])
+        assert np.ptp(lengths) < 1e-9
+        assert np.ptp(angles) < 1e-7
+
+
+def test_missing_data_sets_are_told_together(tmp_path):
+    asked = oracle(tmp_path, EmtEngine())
+    asked.check_elements([29, 8])
+    with pytest.raises(OracleSetupError, match=r"no PAW data set of PBE for Tc; put one into .*GPAW_SETUP_PATH"):
+        asked.check_elements([43, 29])
+
+
+def test_the_time_limit_is_a_day_however_the_oracle_is_made(tmp_path):
+    asked = {"name": "gpaw", "gpaw": {"folder": tmp_path}}
+    for given, relaxation in (({}, None), ({"fmax": 0.01}, RelaxationSettings(fmax=0.01))):
+        direct = GpawOracle(GpawSettings(folder=tmp_path), relaxation, engine=EmtEngine()).relaxation
+        assert direct == validate(OracleSettings, asked | {"relaxation": given}).relaxation
+        assert direct.timeout_s == 86400.0
+    short = RelaxationSettings(timeout_s=600.0)
+    assert GpawOracle(None, short, engine=EmtEngine()).relaxation.timeout_s == 600.0
+
+
 def test_a_damaged_progress_file_is_a_beginning(tmp_path, bent_copper):
     asked = oracle(tmp_path, EmtEngine())
     folder = asked.folder_of(bent_copper)
     folder.mkdir(parents=True)
-    (folder / "progress.npz").write_bytes(b"PK\x03\x04 cut off")
-    (folder / "calculation.parquet").write_bytes(b"cut off")
-    assert asked.relax(bent_copper).status == Status.CONVERGED
+    for content in (b"PK\x03\x04 cut off", b"", b"text"):
+        (folder / "progress.npz").write_bytes(content)
+        (folder / "calculation.parquet").write_bytes(content)
+        assert asked.relax(bent_copper).status == Status.CONVERGED
 
 
 def test_no_place_to_write(tmp_path, bent_copper):
@@ -340,7 +547,7 @@ def test_the_group_is_that_of_where_the_relaxation_starts(tmp_path, bent_copper,
 
 def test_a_failure_is_tried_again_when_asked_again(tmp_path, bent_copper):
     class Broken(EmtEngine):
-        def calculator(self, parameters, log):
+        def calculator(self, parameters, log, *, n_kpoints):
             raise MemoryError("no memory")
 
     assert oracle(tmp_path, Broken()).relax(bent_copper).status == Status.FAILED

@@ -59,7 +59,8 @@ def test_the_steps_of_each_functional():
 def test_levels_differ_exactly_where_energies_do():
     plain = level_name(VaspSettings())
     assert plain == "vasp-pbe+u-mp"
-    assert level_name(VaspSettings(incar={"NCORE": 4, "KPAR": 2}, max_corrections=1)) == plain
+    neutral = {"NCORE": 4, "KPAR": 2, "LCHARG": True, "NELM": 200, "ALGO": "Normal"}
+    assert level_name(VaspSettings(incar=neutral, max_corrections=1)) == plain
     others = [
         VaspSettings(preset="gnome"),
         VaspSettings(functional="pbe"),
@@ -85,6 +86,38 @@ def test_materials_project_inputs(potcars, iron_oxide):
     assert (last["INCAR"]["NSW"], last["INCAR"]["ISMEAR"]) == (0, -5)
     assert np.prod(last["KPOINTS"].kpts[0]) > np.prod(inputs["KPOINTS"].kpts[0])
     assert written(iron_oxide, relax, settings, relax_cell=False)["INCAR"]["ISIF"] == 2
+
+
+def test_files_that_nobody_reads_are_not_written(potcars, iron_oxide):
+    """pymatgen's sets ask for densities and potentials, hundreds of MB per crystal."""
+    big = ("LAECHG", "LCHARG", "LELF", "LVHAR", "LVTOT", "LWAVE")
+    for functional in ("pbe+u", "r2scan"):
+        settings = VaspSettings(potcar_dir=potcars, functional=functional)
+        for step in plan_steps(settings):
+            incar = written(iron_oxide, step, settings)["INCAR"]
+            assert [incar[tag] for tag in big] == [False] * 6
+    asked = VaspSettings(potcar_dir=potcars, incar={"LCHARG": True})
+    assert written(iron_oxide, plan_steps(asked)[-1], asked)["INCAR"]["LCHARG"] is True
+
+
+def test_what_a_step_takes_from_the_one_before(potcars, iron_oxide):
+    """The moments: static calculations and r2SCAN; the smearing of metals: the second relaxation, unless it is set."""
+    moments = np.array([3.7, 0.1])  # Fe, O
+    poscar = PoscarOrder.of(iron_oxide).to_poscar(iron_oxide)
+
+    def incar(step, settings, gap):
+        return vasp_input(poscar, step, settings, relax_cell=True, band_gap=gap, moments=moments)["INCAR"]
+
+    settings = VaspSettings(potcar_dir=potcars)
+    _, second, static = plan_steps(settings)
+    assert [incar(second, settings, gap)["ISMEAR"] for gap in (None, 0.0, 1.2)] == [-5, 2, -5]
+    assert (incar(second, settings, 0.0)["SIGMA"], incar(static, settings, 0.0)["ISMEAR"]) == (0.2, -5)
+    assert incar(second, settings, 0.0)["MAGMOM"] == [5, 0.6]
+    assert incar(static, settings, 0.0)["MAGMOM"] == [3.7, 0.1]
+    own = VaspSettings(potcar_dir=potcars, incar={"ISMEAR": 1})
+    assert incar(second, own, 0.0)["ISMEAR"] == 1
+    r2scan = VaspSettings(potcar_dir=potcars, functional="r2scan")
+    assert [incar(step, r2scan, 0.0)["MAGMOM"][0] for step in plan_steps(r2scan)] == [5, 3.7, 3.7]
 
 
 def test_u_is_for_the_oxides_of_pbe_plus_u_only(potcars, iron_oxide):
@@ -218,6 +251,7 @@ def test_pymatgens_advice_against_its_own_protocol_is_not_repeated(potcars, iron
         ({"incar": {"encut": 600}}, "write 'ENCUT'"),
         ({"incar": {"ISIF": 2}}, "ISIF is decided by functional, relax_cell"),
         ({"command": " "}, "a command must not be empty"),
+        ({"command": 'mpirun "vasp_std'}, "command: .*No closing quotation"),
         ({"preset": "oqmd"}, "preset: Input should be 'mp' or 'gnome'"),
         ({"functional": "scan"}, "functional: Input should be"),
     ],

@@ -1,5 +1,6 @@
 """The VASP oracle with a stand-in for VASP (`vasp_stand_in.py`), which replays recorded outputs where they are."""
 
+import errno
 import importlib
 import importlib.util
 import json
@@ -21,7 +22,10 @@ from opengnome.crystals.interop import from_pymatgen
 from opengnome.errors import OracleSetupError, SettingsError
 from opengnome.oracles import OracleSettings, RelaxationSettings, Status, make_oracle, read_calculation
 from opengnome.oracles import write_calculation as write
+from opengnome.oracles.folder_lock import locked
 from opengnome.oracles.vasp import VaspOracle
+from opengnome.oracles.vasp_folder import prepare_folder
+from opengnome.oracles.vasp_inputs import PoscarOrder, plan_steps
 from opengnome.oracles.vasp_settings import VaspSettings
 
 pytest.importorskip("custodian", reason="the VASP oracle needs custodian: pip install opengnome[vasp]")
@@ -142,6 +146,31 @@ def test_r2scan_counts_only_its_own_frames(vasp, salt):
     assert "ISMEAR = -5" in incar  # the PBE relaxation found a gap
 
 
+def test_the_static_calculation_begins_with_the_moments_of_the_relaxation(vasp, salt):
+    oracle = vasp(static=True, n_relaxations=2)
+    oracle.relax(salt)
+    moments = [
+        next(line for line in (oracle.folder_of(salt) / step / "INCAR").read_text().splitlines() if "MAGMOM" in line)
+        for step in ("relax1", "relax2", "static")
+    ]
+    assert moments == ["MAGMOM = 2*0.6", "MAGMOM = 2*0.6", "MAGMOM = 2*0.25"]
+
+
+def test_a_metal_has_its_smearing_from_the_second_relaxation_on(vasp, salt):
+    """Custodian runs the first one again with it; frames of the tetrahedron method, with other forces, do not count."""
+    oracle = vasp({"default": "metal"}, n_relaxations=2, static=True)
+    calculation = oracle.relax(salt)
+    assert calculation.status == Status.CONVERGED
+    assert (calculation.band_gap, starts(oracle, salt)) == (0.0, {"relax1": 2, "relax2": 1, "static": 1})
+    assert calculation.corrections == (
+        "IncorrectSmearing: INCAR ISMEAR = 2, INCAR SIGMA = 0.2 (IncorrectSmearingHandler)",
+    )
+    incars = {step: (oracle.folder_of(salt) / step / "INCAR").read_text() for step in ("relax1", "relax2", "static")}
+    assert [f"ISMEAR = {n}" in incars[step] for step, n in (("relax1", 2), ("relax2", 2), ("static", -5))] == [True] * 3
+    assert len(calculation.frames) == 10 + 10 + 1
+    np.testing.assert_allclose(calculation.frames.positions[0], salt.positions, atol=1e-7)
+
+
 def test_positions_only(vasp, salt):
     oracle = vasp(relaxation=RelaxationSettings(relax_cell=False))
     calculation = oracle.relax(salt)
@@ -158,6 +187,59 @@ def test_a_known_error_is_corrected_and_told(vasp, salt):
     assert vasp().relax(salt).corrections == calculation.corrections  # from the folder
 
 
+def test_the_frames_before_a_correction_are_kept(vasp, salt):
+    """Three ionic steps, an error, and the whole relaxation again; unconverged electrons are no evidence."""
+    oracle = vasp({"relax1": "late_brmix_once"})
+    calculation = oracle.relax(salt)
+    assert calculation.status == Status.CONVERGED
+    assert starts(oracle, salt) == {"relax1": 2}
+    assert (len(calculation.frames), calculation.n_steps) == (2 + 10, 11)
+    forces = calculation.frames.forces[:, 1, 0]  # halved in every ionic step
+    np.testing.assert_allclose(forces, [0.4, 0.1, *(0.4 / 2**number for number in range(10))])
+    for first in (0, 2):
+        np.testing.assert_allclose(calculation.frames.positions[first], salt.positions, atol=1e-7)
+    again = vasp().relax(salt)  # from the folder
+    np.testing.assert_array_equal(again.frames.positions, calculation.frames.positions)
+    assert starts(oracle, salt) == {"relax1": 2}
+
+
+def test_a_damaged_archive_has_no_frames(vasp, salt):
+    oracle = vasp({"relax1": "late_brmix_once"})
+    oracle.relax(salt)
+    archive = oracle.folder_of(salt) / "relax1" / "error.1.tar.gz"
+    archive.write_bytes(archive.read_bytes()[:200])
+    assert len(vasp().relax(salt).frames) == 10
+
+
+def test_corrections_before_an_interruption_are_kept(vasp, salt):
+    """One error, corrected; then a kill; then, asked again, to the end: all in order."""
+    oracle = vasp({"relax1": "late_brmix_once"})
+    first = oracle.relax(salt)
+    folder = oracle.folder_of(salt) / "relax1"
+    (folder / "ended.json").unlink()  # as if the program had been killed before this was written
+    calculation = vasp().relax(salt)
+    assert calculation.status == Status.CONVERGED
+    assert [path.name for path in (folder / "interrupted.1").glob("error*")] == ["error.1.tar"]
+    assert calculation.corrections == first.corrections == ("brmix: INCAR IMIX = 1 (VaspErrorHandler)",)
+    assert "IMIX = 1" in (folder / "INCAR").read_text()  # the error is not made again
+    assert len(calculation.frames) == 2 + 10 + 10
+    np.testing.assert_array_equal(calculation.frames.positions[:12], first.frames.positions)
+
+
+def test_r2scan_energies_of_heavy_elements(vasp, salt):
+    """Far below what PBE energies can be: the cores differ, and nothing has exploded."""
+    behaviours = {"relax": "deep", "static": "deep"}
+    calculation = vasp(behaviours, functional="r2scan", static=True).relax(salt)
+    assert calculation.status == Status.CONVERGED, calculation.reason
+    assert calculation.energy_per_atom == pytest.approx(-60.0, abs=0.1)
+    # a range that is set holds, and for PBE the energies have left physics
+    narrow = RelaxationSettings(timeout_s=60.0, energy_per_atom_range=(-50.0, 0.0))
+    folder = vasp().settings.folder / "narrow"
+    calculation = vasp(behaviours, functional="r2scan", folder=folder, relaxation=narrow).relax(salt)
+    assert calculation.reason.startswith("relax: energy per atom in eV is -60, outside -50..0")
+    assert vasp({"default": "deep"}).relax(salt).status == Status.EXPLODED
+
+
 def test_ionic_steps_that_do_not_converge(vasp, salt):
     oracle = vasp({"relax1": "unconverged"}, incar={"EDIFFG": -0.01}, max_corrections=1)
     calculation = oracle.relax(salt)
@@ -165,7 +247,8 @@ def test_ionic_steps_that_do_not_converge(vasp, salt):
     assert calculation.reason.startswith("relax1: the ionic steps did not converge: Max errors per job reached")
     assert str(oracle.folder_of(salt) / "relax1") in calculation.reason
     assert starts(oracle, salt) == {"relax1": 2}
-    assert len(calculation.frames) == 99
+    assert len(calculation.frames) == 2 * 99  # the first run is in custodian's archive, which has the second one too
+    np.testing.assert_allclose(calculation.frames.positions[0], salt.positions, atol=1e-7)
     assert calculation.energy == calculation.frames.energies[-1]
     assert "IBRION = 1" in calculation.corrections[0]
     # asked again, with a VASP that converges now, it goes on from there
@@ -226,29 +309,65 @@ def test_no_step_is_started_after_the_limit(vasp, salt):
     assert (calculation.crystal, calculation.frames) == (None, None)
 
 
-def test_a_killed_calculation_goes_on(vasp, salt):
-    """kill -9 of the program during the first relaxation; VASP itself is left running."""
+def test_stopped_twice_it_is_where_it_was(vasp, salt):
+    """The second time in the first ionic step, when VASP has written no geometry yet."""
+    oracle = vasp({"relax1": "unconverged"}, max_corrections=0, incar={"EDIFFG": -0.01})
+    far = oracle.relax(salt).crystal
+    folder = oracle.folder_of(salt) / "relax1"
+    contcar = (folder / "CONTCAR").read_text()
+    (step,), order = plan_steps(oracle.settings), PoscarOrder.of(salt)
+    for number in (1, 2):
+        geometry = prepare_folder(folder, step, salt, order, Status.UNCONVERGED)
+        assert geometry.volume == pytest.approx(far.volume)
+        assert geometry.frac_coords[1, 0] == pytest.approx(float(contcar.splitlines()[8].split()[0]))
+        (folder / "CONTCAR").write_text("")  # VASP makes it when it starts
+        assert len(list(folder.glob("interrupted.*"))) == number
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes in /proc")
+@pytest.mark.parametrize("killed", ["program", "program_and_tether"])
+def test_a_killed_calculation_goes_on(vasp, salt, killed):
+    """kill -9 of the program during the first relaxation: its VASP ends too, at the latest before the next starts."""
     oracle = vasp({"relax1": "hang"})
     driver = multiprocessing.get_context("fork").Process(target=oracle.relax, args=(salt,))
     driver.start()
     folder = oracle.folder_of(salt) / "relax1"
-    wait_for(lambda: (folder / "CONTCAR").exists() and (folder / "process.json").exists())
-    orphan = psutil.Process(json.loads((folder / "process.json").read_text())["pid"])
+    wait_for(lambda: (folder / "process.json").exists() and n_ionic_steps(folder) >= 3)
+    tether = json.loads((folder / "process.json").read_text())["pid"]
+    (engine,) = psutil.Process(tether).children()
+    if killed == "program_and_tether":
+        os.kill(tether, signal.SIGKILL)
     os.kill(driver.pid, signal.SIGKILL)
     driver.join()
-    assert orphan.is_running()
-    contcar = (folder / "CONTCAR").read_text()
+    if killed == "program":
+        wait_for(lambda: not is_running(engine))
+    else:
+        assert is_running(engine)
     calculation = vasp().relax(salt)
     assert calculation.status == Status.CONVERGED
-    assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+    assert not is_running(engine)
     assert starts(oracle, salt) == {"relax1": 2}
-    before = (folder / "interrupted.1" / "vasprun.xml").read_text().count("</calculation>")
-    assert before >= 1
+    before = n_ionic_steps(folder / "interrupted.1")
+    assert before >= 3
     assert len(calculation.frames) == before + 10
-    fraction = float(contcar.splitlines()[8].split()[0])
-    went_on = calculation.frames.positions[before, 1] @ np.linalg.inv(calculation.frames.lattices[before])
-    assert went_on[0] % 1.0 == pytest.approx(fraction, abs=0.01)
-    assert went_on[0] % 1.0 != pytest.approx(salt.frac_coords[1, 0], abs=1e-3)
+    np.testing.assert_allclose(calculation.frames.positions[0], salt.positions, atol=1e-7)
+    # the stand-in moves an atom by 0.002 of the cell in each step, so that it is no longer where it began
+    lattices, positions = calculation.frames.lattices, calculation.frames.positions
+    first, last, went_on = (positions[k, 1] @ np.linalg.inv(lattices[k]) for k in (0, before - 1, before))
+    assert went_on[0] == pytest.approx(last[0], abs=0.0021)
+    assert went_on[0] < first[0] - 0.0039
+
+
+def n_ionic_steps(folder):
+    vasprun = folder / "vasprun.xml"
+    return vasprun.read_text().count("</calculation>") if vasprun.exists() else 0
+
+
+def is_running(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_cut_contcar_is_replaced_by_the_last_ionic_step(vasp, salt):
@@ -263,32 +382,91 @@ def test_a_cut_contcar_is_replaced_by_the_last_ionic_step(vasp, salt):
 
 
 def test_whatever_goes_wrong_is_the_crystals_record(vasp, salt, monkeypatch):
-    def full_disk(*_args, **_kwargs):
-        raise OSError(28, "No space left on device")
+    def wrong(*_args, **_kwargs):
+        raise KeyError("magmom")
 
-    monkeypatch.setattr("opengnome.oracles.vasp.vasp_input", full_disk)
+    monkeypatch.setattr("opengnome.oracles.vasp.vasp_input", wrong)
     calculation = vasp().relax(salt)
     assert calculation.status == Status.FAILED
-    assert "No space left on device; see " in calculation.reason
+    assert calculation.reason.startswith("KeyError: 'magmom'; see ")
 
 
-def wait_for(condition, *, seconds=60.0):
+def test_a_full_disk_is_nobodys_fault_but_the_set_ups(vasp, salt, monkeypatch):
+    """Ours, in the inputs or in the middle of a run, which ends with it."""
+
+    def full_disk(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def raises():
+        return pytest.raises(OracleSetupError, match=message)
+
+    message = r"cannot write to .*Cl-Na-\w+: No space left on device; make room there, or set vasp\.folder"
+    with monkeypatch.context() as patch:
+        patch.setattr("opengnome.oracles.vasp.vasp_input", full_disk)
+        with raises():
+            vasp().relax(salt)
+    vasp_run = importlib.import_module("opengnome.oracles.vasp_run")
+    started = []
+
+    def note(_folder, pid):
+        started.append(psutil.Process(pid))
+        full_disk()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vasp_run, "note_process", note)
+        with raises():
+            vasp({"default": "hang"}).relax(salt)
+    assert not is_running(started[0])
+    assert vasp().relax(salt).status == Status.CONVERGED
+
+
+def test_vasp_without_space_is_told_from_a_crash(vasp, salt):
+    oracle = vasp({"relax1": "full_disk"})
+    with pytest.raises(OracleSetupError, match=r"forrtl: No space left on device; make room there"):
+        oracle.relax(salt)
+    calculation = vasp().relax(salt)  # with room again it goes on after the three ionic steps
+    assert calculation.status == Status.CONVERGED
+    assert len(calculation.frames) == 3 + 10
+
+
+def test_a_program_that_cannot_be_started(vasp, salt, tmp_path):
+    """Not found at the start of the oracle, gone since, or no program for this machine."""
+    program = tmp_path / "vasp_std"
+    program.write_bytes(b"\x7fELF of another machine")
+    program.chmod(0o755)
+    oracle = vasp(command=str(program))
+    with pytest.raises(OracleSetupError, match=r"the engine cannot be started: .*Exec format error; set vasp\.command"):
+        oracle.relax(salt)
+    program.unlink()
+    with pytest.raises(OracleSetupError, match=r"no executable '.*vasp_std' on the PATH any more; set vasp\.command"):
+        oracle.relax(salt)
+
+
+def wait_for(condition, *, seconds=180.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_two_programs_do_not_share_a_crystal(vasp, salt):
-    import fcntl
+def test_a_crystal_that_another_process_calculates_is_waited_for(vasp, salt):
+    """Its result is read: VASP runs once."""
+    oracle = vasp({"relax1": "slow"})
+    other = multiprocessing.get_context("fork").Process(target=oracle.relax, args=(salt,))
+    other.start()
+    wait_for(lambda: (oracle.folder_of(salt) / "relax1" / "starts.txt").exists())
+    calculation = vasp({"default": "crash"}).relax(salt)
+    other.join()
+    assert (calculation.status, len(calculation.frames)) == (Status.CONVERGED, 10)
+    assert starts(oracle, salt) == {"relax1": 1}
 
-    oracle = vasp()
-    oracle.folder_of(salt).mkdir(parents=True)
-    with (oracle.folder_of(salt) / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+
+def test_the_wait_for_another_process_ends_at_the_time_limit(vasp, salt):
+    oracle = vasp(relaxation=RelaxationSettings(timeout_s=0.2))
+    with locked(oracle.folder_of(salt), setting="vasp.folder"):
         calculation = oracle.relax(salt)
-    assert calculation.status == Status.FAILED
-    assert calculation.reason.startswith("another process is calculating this crystal in")
+    assert calculation.status == Status.TIMED_OUT
+    assert calculation.reason.startswith("0.2 s passed while another process was calculating this crystal in")
 
 
 @pytest.mark.parametrize(
@@ -360,7 +538,7 @@ def test_a_folder_that_cannot_be_made(vasp, salt, tmp_path):
 def test_the_oracle_comes_from_settings(potcars, tmp_path):
     section = {"command": sys.executable, "potcar_dir": str(potcars), "folder": str(tmp_path), "functional": "pbe"}
     settings = OracleSettings.model_validate({"name": "vasp", "vasp": section})
-    assert settings.relaxation.timeout_s == 86400.0
+    assert settings.relaxation.timeout_s == 86400.0 == VaspOracle(settings.vasp).relaxation.timeout_s
     assert make_oracle(settings).identity.level == "vasp-pbe-mp"
 
 

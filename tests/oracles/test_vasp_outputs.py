@@ -85,12 +85,14 @@ def test_a_file_cut_anywhere(tmp_path, unpacked):
 
 
 def test_the_moment_of_an_outcar(tmp_path, unpacked, shared_data):
-    """The OUTCAR of another run beside a spin-polarised vasprun.xml: only its last moment is read."""
+    """The OUTCAR of another run beside a spin-polarised vasprun.xml: only its last moments are read."""
     unpacked("pymatgen_vasprun.xml.gz")
     (tmp_path / "OUTCAR").write_bytes(
         gzip.decompress((shared_data / "vasp_samples" / "pymatgen_OUTCAR.gz").read_bytes())
     )
-    assert read_output(tmp_path, order(25)).magnetization == pytest.approx(0.9999998)
+    output = read_output(tmp_path, order(25))
+    assert output.magnetization == pytest.approx(0.9999998)
+    np.testing.assert_array_equal(output.site_moments, [0.005, 0.813, 0.813, -0.112, -0.162, -0.112, -0.162])
 
 
 def test_a_run_that_a_stopcar_ended_is_not_converged(tmp_path, unpacked):

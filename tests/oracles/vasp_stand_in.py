@@ -5,10 +5,13 @@
 The energy is a parabola in the length of the cell, lowest 2 % above the input, plus a force on the first atom that
 halves with every step. Behaviours, by the name of the folder: good; slow (0.05 s per ionic step); unconverged (as
 many ionic steps as NSW allows); electronic (as many electronic steps as NELM allows); crash (ends with an error in
-the middle of a file); hang (makes no progress and ends at a STOPCAR only); sloppy_hang (the same, but ends in the
-middle of the electronic steps); brmix_once (an error that custodian knows, gone after one correction); drift (an
-atom crosses the border of the cell); explode (a cell of four times the length); replay (writes the recorded
-file); replay_cut (writes half of it). It needs no package, to start fast.
+the middle of a file); full_disk (the same, with what the Fortran runtime says when the disk is full); hang (makes no
+progress and ends at a STOPCAR only); sloppy_hang (the same, but ends in the middle of the electronic steps);
+brmix_once (an error that custodian knows, gone after one correction); late_brmix_once (the same after three ionic
+steps, of which the second has unconverged electrons); drift (an atom crosses the border of the cell); metal
+(no band gap); explode (a cell
+of four times the length); deep (energies of -60 eV/atom); replay (writes the recorded file); replay_cut (writes half
+of it). It needs no package, to start fast.
 """
 
 import gzip
@@ -28,10 +31,13 @@ def main() -> int:
         starts.write(f"{behaviour}\n")
     if behaviour.startswith("replay"):
         return replay(Path(sys.argv[2]), cut=behaviour == "replay_cut")
-    if behaviour == "brmix_once" and len(Path("starts.txt").read_text().splitlines()) == 1:
+    is_first = len(Path("starts.txt").read_text().splitlines()) == 1
+    if behaviour == "brmix_once" and is_first:
         print("BRMIX: very serious problems the old and the new charge density differ")
         Path("OUTCAR").write_text("")
         return 1
+    if behaviour == "late_brmix_once" and not is_first:
+        behaviour = "good"
     return run(behaviour)
 
 
@@ -39,7 +45,7 @@ def replay(recorded: Path, *, cut: bool) -> int:
     text = gzip.decompress(recorded.read_bytes())
     Path("vasprun.xml").write_bytes(text[: len(text) // 2] if cut else text)
     Path("CONTCAR").write_bytes(Path("POSCAR").read_bytes())
-    Path("OUTCAR").write_text(outcar(0.0))
+    Path("OUTCAR").write_text(outcar(0.0, 1))
     Path("OSZICAR").write_text("")
     if cut:
         print("forrtl: severe (174): SIGSEGV, segmentation fault occurred", file=sys.stderr)
@@ -52,16 +58,17 @@ def run(behaviour: str) -> int:
     relaxes = int(incar.get("NSW", 0)) > 0
     n_max = int(incar["NSW"]) if relaxes else 1
     goal = 4.0 if behaviour == "explode" else 1.02
-    write = Writer(incar, lattice, symbols, counts, fractions)
+    write = Writer(incar, lattice, symbols, counts, fractions, is_metal=behaviour == "metal")
     hangs = behaviour in ("hang", "sloppy_hang")
     force, scale = (0.4 if relaxes else 1e-4), 1.0
     for number in range(1, n_max + 1):
         if behaviour == "slow" or hangs:
             time.sleep(0.05)
-        energy = -3.0 * sum(counts) + 20.0 * (scale - goal) ** 2 + 0.1 * force
+        energy = (-60.0 if behaviour == "deep" else -3.0) * sum(counts) + 20.0 * (scale - goal) ** 2 + 0.1 * force
         # the derivative of the energy with respect to each diagonal strain, over the volume
         pressure_kbar = -EV_PER_A3_IN_KBAR * 40.0 * (scale - goal) * scale / 3 / (volume(lattice) * scale**3)
-        n_electronic = int(incar.get("NELM", 60)) if behaviour == "electronic" else 4
+        unconverged = behaviour == "electronic" or (behaviour == "late_brmix_once" and number == 2)
+        n_electronic = int(incar.get("NELM", 60)) if unconverged else 4
         stopped = hangs and Path("STOPCAR").exists()
         current = [[scale * x for x in row] for row in lattice]
         write.ionic_step(
@@ -70,6 +77,14 @@ def run(behaviour: str) -> int:
         done = force < 1e-3 and behaviour != "unconverged" and not hangs
         if done or stopped or number == n_max:
             break
+        if behaviour == "late_brmix_once" and number == 3:
+            print("BRMIX: very serious problems the old and the new charge density differ")
+            return 1
+        if behaviour == "full_disk" and number == 3:
+            write.crash()
+            print("forrtl: No space left on device", file=sys.stderr)
+            print("forrtl: severe (38): error during write, unit 12, file CHGCAR", file=sys.stderr)
+            return 38
         if behaviour == "crash" and number == 3:
             write.crash()
             print("forrtl: severe (174): SIGSEGV, segmentation fault occurred", file=sys.stderr)
@@ -91,14 +106,15 @@ def run(behaviour: str) -> int:
 class Writer:
     """vasprun.xml, OUTCAR and OSZICAR, extended step by step as VASP does."""
 
-    def __init__(self, incar, lattice, symbols, counts, fractions):
+    def __init__(self, incar, lattice, symbols, counts, fractions, *, is_metal):
+        self.is_metal = is_metal
         self.spin = incar.get("ISPIN", "1") == "2"
         self.n_steps, self.last_energy = 0, 0.0
         self.ediff = float(incar.get("EDIFF", 1e-4))
         self.counts = counts
         Path("OSZICAR").write_text("")
         Path("OUTCAR").write_text("")
-        tags = "".join(f' <i name="{name}">{text}</i>\n' for name, text in typed(incar))
+        tags = "".join(f' <i name="{name}"{kind_of(name)}>{text}</i>\n' for name, text in typed(incar))
         atoms = "".join(
             f"<rc><c>{symbol}</c><c>{kind}</c></rc>\n"
             for kind, (symbol, count) in enumerate(zip(symbols, counts, strict=True), start=1)
@@ -115,7 +131,7 @@ class Writer:
         Path("vasprun.xml").write_text(
             '<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>\n<generator>\n'
             f'<i name="program" type="string">vasp </i><i name="version" type="string">{VERSION}  </i>\n</generator>\n'
-            f"<incar>\n{tags.replace(chr(34) + '>', chr(34) + ' type=' + chr(34) + 'string' + chr(34) + '>')}</incar>\n"
+            f"<incar>\n{tags}</incar>\n"
             '<kpoints><generation param="Gamma"><v type="int" name="divisions">2 2 2</v>'
             '<v name="usershift">0 0 0</v></generation><varray name="kpointlist"><v>0 0 0</v></varray>'
             '<varray name="weights"><v>1</v></varray></kpoints>\n'
@@ -138,8 +154,9 @@ class Writer:
         p = f"{pressure_kbar:.8f}"
         stress = f"<v>{p} 0.0 0.0</v>\n<v>0.0 {p} 0.0</v>\n<v>0.0 0.0 {p}</v>\n"
         # the band gap is 2.5 eV; energy and e_0_energy of the ionic step are wrong in VASP 5, as here
+        filled, empty = (1.5, -1.0) if self.is_metal else (-1.0, 1.5)
         bands = "".join(
-            f'<set comment="spin {spin}"><set comment="kpoint 1"><r>-1.0 1.0</r><r>1.5 0.0</r></set></set>'
+            f'<set comment="spin {spin}"><set comment="kpoint 1"><r>{filled} 1.0</r><r>{empty} 0.0</r></set></set>'
             for spin in ((1, 2) if self.spin else (1,))
         )
         self.append(
@@ -159,7 +176,7 @@ class Writer:
             )
         self.last_energy = energy
         with Path("OUTCAR").open("a") as file:
-            file.write(outcar(0.25 * sum(self.counts)))
+            file.write(outcar(0.25, sum(self.counts)))
 
     def crash(self):
         self.append("<calculation>\n<scstep><energy><i name=")
@@ -186,9 +203,15 @@ def structure(lattice, fractions, name=None):
     )
 
 
-def outcar(magnetization):
+def outcar(moment, n_atoms):
+    """Every atom has the same moment."""
+    columns = " # of ion       s       p       d       tot\n"
+    rows = "".join(
+        f"{number:5d}       0.000   0.000  {moment:6.3f}  {moment:6.3f}\n" for number in range(1, n_atoms + 1)
+    )
     return (
-        f" number of electron      16.0000000 magnetization  {magnetization:11.7f}\n"
+        f" number of electron      16.0000000 magnetization  {moment * n_atoms:11.7f}\n"
+        f" magnetization (x)\n \n{columns}{'-' * 42}\n{rows}{'-' * 42}\ntot         0.000   0.000   0.000   0.000\n"
         "      LOOP+:  cpu time    1.0000: real time    1.0000\n"
     )
 

@@ -1,6 +1,6 @@
 """The oracle at work: reference crystals before the first round, chosen candidates in each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from opengnome.campaign import work
@@ -10,6 +10,7 @@ from opengnome.campaign.execution import Ended, Unit
 from opengnome.campaign.strained import is_strained
 from opengnome.crystals import Crystal
 from opengnome.crystals.io import read_table
+from opengnome.errors import OracleSetupError, WorkFailedError
 from opengnome.oracles import Calculation, Status, make_oracle, read_calculation, write_calculation
 from opengnome.oracles.relaxation import failed
 
@@ -30,7 +31,7 @@ def calculate(context: Context, number: int, crystal_ids: Sequence[str]) -> Iter
         return f"{n_converged} converged" + (f", {n_strained} single points" if n_strained else "")
 
     stage = "reference calculations" if number == 0 else f"round {number}, relaxations"
-    for ended in context.run(stage, list(distinct.values()), note=note):
+    for ended in _run(context, stage, list(distinct.values()), note):
         calculation = _read_or_record_loss(context, ended, crystals[by_path[ended.unit.path][0]])
         if is_strained(by_path[ended.unit.path][0]):
             n_strained += calculation.energy is not None
@@ -38,6 +39,16 @@ def calculate(context: Context, number: int, crystal_ids: Sequence[str]) -> Iter
             n_converged += calculation.status == Status.CONVERGED
         for identifier in by_path[ended.unit.path]:
             yield _event(context, number, identifier, crystals[identifier], calculation, ended.unit.path)
+
+
+def _run(context: Context, stage: str, units: list[Unit], note: Callable[[], str]) -> Iterator[Ended]:
+    """Run units; an oracle that cannot work speaks for itself, and what it stopped is not recorded as a failure."""
+    try:
+        yield from context.run(stage, units, note=note)
+    except WorkFailedError as error:
+        if isinstance(error.__cause__, OracleSetupError):
+            raise error.__cause__ from error
+        raise
 
 
 def _calculation_unit(context: Context, crystal: Crystal, *, strained: bool) -> Unit:

@@ -3,6 +3,8 @@
 import platform
 from importlib import metadata
 
+import numpy as np
+
 from opengnome.campaign.alignment import fit_per_element, no_alignment, reference_crystals
 from opengnome.campaign.context import Context
 from opengnome.campaign.events import Aligned, CampaignStarted
@@ -11,14 +13,18 @@ from opengnome.campaign.strained import strained_crystals
 from opengnome.crystals import CrystalTable, concatenate
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.io import write_table
-from opengnome.errors import SettingsError
-from opengnome.oracles import make_oracle
+from opengnome.errors import OracleSetupError, SettingsError
+from opengnome.oracles import Oracle, make_oracle
 
 _VERSIONED = ("opengnome", "torch", "numpy", "chgnet", "ase", "moyopy", "vesin", "pymatgen-core")
 
 
 def start(context: Context) -> CampaignStarted:
-    """Fix what the campaign stands on; raises `SettingsError` when oracle and known set do not fit together."""
+    """Fix what the campaign stands on.
+
+    Raises `SettingsError` when oracle and known set do not fit together, `OracleSetupError` when the oracle lacks
+    something for elements that it will be asked for.
+    """
     known = context.knowledge.known
     oracle = make_oracle(context.settings.oracle)  # a broken set-up is told now, not after the training
     if context.settings.alignment.scheme == "none" and oracle.identity.level != known.level:
@@ -39,11 +45,14 @@ def start(context: Context) -> CampaignStarted:
             "energy. Add them to the table or leave these elements out with known.elements"
         )
     references = _crystals_to_compute(context)
+    _check_elements(context, oracle, references)
     if references is not None:
         write_table(context.layout.references, references)
     context.progress.message(
         f"known set: {len(known.table)} crystals, {len(known.elements)} elements ({known.source}, level {known.level})"
     )
+    for reason, n_rows in known.left_out.items():
+        context.progress.message(f"{n_rows} rows of the known set are left out: {reason}")
     return CampaignStarted(
         settings_digest=context.settings.digest,
         known_digest=known.digest,
@@ -75,6 +84,17 @@ def align(context: Context, state: CampaignState) -> Aligned:
         f"after one shift per element {1e3 * aligned.metrics['mae_after']:.0f} meV/atom (cross-validated)"
     )
     return aligned
+
+
+def _check_elements(context: Context, oracle: Oracle, references: CrystalTable | None) -> None:
+    """Tell now what no crystal with an element will have: a campaign that finds out later has lost its choices."""
+    asked = set(np.flatnonzero(context.generation.element_mask()).tolist())
+    if references is not None:
+        asked.update(number for crystal in references for number in crystal.atomic_numbers.tolist())
+    try:
+        oracle.check_elements(sorted(asked))
+    except OracleSetupError as error:
+        raise OracleSetupError(f"{error} (known.elements says which elements a campaign has)") from error
 
 
 def _crystals_to_compute(context: Context) -> CrystalTable | None:

@@ -21,6 +21,7 @@ EnergyKind = Literal["total", "formation"]
 
 INVALID_FORMULA, NO_ENERGY, NOT_FINITE = "invalid_formula", "no_energy", "not_finite"
 NO_LEVEL, TWO_ENERGIES, DUPLICATE = "missing_level", "two_energies", "duplicate"
+NOT_CONVERGED = "not_converged"
 
 NO_CORRECTION, GIVEN_CORRECTION, MP2020 = "none", "as given", "MP2020"
 """Names of correction schemes as readers know them: none, some correction of the file, and
@@ -48,7 +49,8 @@ class RejectedRow:
 
     id: str
     status: str
-    """``invalid_formula``, ``no_energy``, ``not_finite``, ``missing_level``, ``two_energies`` or ``duplicate``."""
+    """``invalid_formula``, ``no_energy``, ``not_finite``, ``not_converged``, ``missing_level``, ``two_energies`` or
+    ``duplicate``."""
     reason: str
     """The value, the rule it breaks, and what to do."""
     reduced_formula: str = ""

@@ -12,6 +12,7 @@
 | `correction_scheme` | name of the scheme of that correction |
 | `level` or `run_type` | level of theory; GGA and GGA+U of the Materials Project are one level |
 | `source` | origin of the row |
+| `status` | how a relaxation ended (`oracles.Status`): rows that did not converge are rejected |
 """
 
 import math
@@ -32,8 +33,10 @@ from opengnome.datasets.entry_rows import (
     GIVEN_CORRECTION,
     IN_THE_ENERGY,
     NO_CORRECTION,
+    NOT_CONVERGED,
     EnergyKind,
     ReadEntries,
+    RejectedRow,
     make_row,
     read_amounts,
     read_formula,
@@ -43,10 +46,14 @@ from opengnome.datasets.entry_rows import (
 from opengnome.datasets.file_names import stem
 from opengnome.errors import InvalidCrystalError, SettingsError
 from opengnome.hull.corrections import EnergyDetails
+from opengnome.oracles import Status
 
 ID_COLUMNS = ("id", "material_id", "entry_id")
 FORMULA_COLUMNS = ("formula", "composition", "reduced_formula", "atomic_numbers")
 _LEVEL_COLUMNS = ("level", "run_type")
+
+_UNFINISHED = frozenset(status.value for status in Status) - {Status.CONVERGED.value}
+"""Other words than these in a column `status` are the user's own and mean nothing here."""
 
 _PARSING = pa_csv.ParseOptions(newlines_in_values=True)
 _MATERIALS_PROJECT_RUN_TYPES = ("GGA", "GGA+U", "PBE", "PBE+U")
@@ -102,7 +109,16 @@ def read_entry_table(
     state none. A table without any level is one level, ``table:<file name>``.
     Raises `SettingsError` when the file cannot be read or lacks columns; a bad row is a rejected row.
     """
-    wanted = {*ID_COLUMNS, *FORMULA_COLUMNS, *_LEVEL_COLUMNS, *ENERGY_COLUMNS, "n_atoms", "energy_kind", "source"}
+    wanted = {
+        *ID_COLUMNS,
+        *FORMULA_COLUMNS,
+        *_LEVEL_COLUMNS,
+        *ENERGY_COLUMNS,
+        "n_atoms",
+        "energy_kind",
+        "source",
+        "status",
+    }
     wanted |= {"correction", "correction_per_atom", "correction_scheme", *([energy.name] if energy else [])}
     columns = read_columns(path, wanted)
     read = entries_from_columns(columns, name=path.name, energy=energy, kind=kind, level=level)
@@ -199,8 +215,11 @@ def entries_from_columns(
     levels = resolve_levels(stated, given=level, default=f"table:{name}")
     ids = _ids(columns, n_rows, stem(name))
     sources = [str(source or name) for source in columns.get("source", [name] * n_rows)]
+    unfinished = _unfinished(columns.get("status"), n_rows)
     rows = [
-        make_row(
+        RejectedRow(ids[i], NOT_CONVERGED, f"its status is {unfinished[i]!r}: no energy of a relaxed crystal")
+        if unfinished[i]
+        else make_row(
             ids[i],
             compositions[i],
             energies[i],
@@ -212,6 +231,13 @@ def entries_from_columns(
         for i in range(n_rows)
     ]
     return ReadEntries(reject_repeated(rows), chosen.kind, name)
+
+
+def _unfinished(statuses: Sequence[Any] | None, n_rows: int) -> list[str]:
+    """The status of each row that says that its relaxation did not converge; empty for all others."""
+    if statuses is None:
+        return [""] * n_rows
+    return [str(status) if status in _UNFINISHED else "" for status in statuses]
 
 
 def level_of_run_type(run_type: str | None) -> str:

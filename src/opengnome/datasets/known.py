@@ -1,7 +1,9 @@
 """The known set: crystals with energies of one level of theory, as a table and as hull entries."""
 
 import hashlib
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -15,9 +17,12 @@ from opengnome.crystals.elements import SYMBOLS, atomic_number
 from opengnome.crystals.io import read_table
 from opengnome.errors import InvalidCrystalError, SettingsError
 from opengnome.hull import Entry
+from opengnome.oracles import Status
 from opengnome.settings import Settings
 
 EMBEDDED = "embedded"
+CONVERGED_STATUSES: tuple[str, ...] = (Status.CONVERGED.value, "ok")
+"""What a column `status` says of a crystal that converged: in a table of crystals, and in a table of results."""
 _DATA = "opengnome.datasets.data"
 
 
@@ -26,13 +31,15 @@ class KnownSetSettings(Settings):
 
     source: str = EMBEDDED
     """`embedded` (the AFLOW prototypes and elements that come with the package, energies by CHGNet), or
-    the path of a Parquet table in the crystal schema with an energy column."""
+    the path of a Parquet table in the crystal schema with an energy column, such as `opengnome relax --relaxed`
+    writes. With a column `status`, only converged rows are used."""
     energy_column: str | None = None
     """Column with the energy in eV/atom; by default `energy_per_atom`, else `formation_energy_per_atom`."""
     energy_kind: Literal["total", "formation"] | None = None
     """Whether the column holds total or formation energies (elements at zero); by default its name says."""
     level: str | None = None
-    """Level of theory of the energies; by default that of the embedded table, or `table:<file name>`."""
+    """Level of theory of the energies; by default what the table's column `level` says, or `table:<file name>`
+    where it has none. Of a table of several levels the rows of this one are used."""
     elements: list[str] = Field(default_factory=list)
     """Keep only crystals made of these elements; empty keeps all."""
 
@@ -47,6 +54,8 @@ class KnownSet:
     energy_kind: str
     level: str
     source: str
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Rows with the elements asked for that are not used, by reason."""
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
@@ -95,24 +104,31 @@ class KnownSet:
 def load_known_set(settings: KnownSetSettings) -> KnownSet:
     """Read the known set that the settings ask for.
 
-    Raises `SettingsError` or `InvalidCrystalError` when the table, its energy column or its level cannot
-    be used; rows without an energy are left out.
+    Rows without an energy, that have not converged, or of another level than the one asked for are left out and
+    counted. Raises `SettingsError` or `InvalidCrystalError` when the table, its energy column or its level cannot
+    be used, or no row is left.
     """
-    table, level = _read(settings)
+    table = _read(settings)
     column, kind = _energy_column(settings, table)
     table = _restrict_elements(table, settings.elements)
     energies = np.array([np.nan if e is None else e for e in table.column(column)], dtype=float)
-    known = np.isfinite(energies)
-    if not known.any():
+    reasons = _why_not(table, energies)
+    level, reasons = _level(settings, table, reasons)
+    used = np.array([reason == "" for reason in reasons], dtype=bool)
+    left_out = Counter(reason for reason in reasons if reason)
+    if not used.any():
+        found = "; ".join(f"{n} of them: {reason}" for reason, n in left_out.items())
         raise SettingsError(
-            f"known set {settings.source!r}: no row has an energy in {column!r} and the elements asked for"
+            f"known set {settings.source!r}: no row has an energy in {column!r} and the elements asked for; "
+            f"{len(table)} rows have these elements{': ' + found if found else ''}"
         )
     return KnownSet(
-        table=table.filter(known),
-        energies_per_atom=energies[known],
+        table=table.filter(used),
+        energies_per_atom=energies[used],
         energy_kind=kind,
         level=level,
         source=settings.source if settings.source == EMBEDDED else Path(settings.source).name,
+        left_out=dict(left_out),
     )
 
 
@@ -129,18 +145,50 @@ def load_embedded_frames() -> CrystalTable:
         return read_table(path)
 
 
-def _read(settings: KnownSetSettings) -> tuple[CrystalTable, str]:
+def _read(settings: KnownSetSettings) -> CrystalTable:
     if settings.source == EMBEDDED:
         with resources.as_file(resources.files(_DATA) / "known_crystals.parquet") as path:
-            table = read_table(path)
-        return table, settings.level or table.column("level")[0]
+            return read_table(path)
     path = Path(settings.source)
     if not path.is_file():
         raise SettingsError(f"known set {settings.source!r} is neither 'embedded' nor a file")
     try:
-        return read_table(path), settings.level or f"table:{path.name}"
+        return read_table(path)
     except InvalidCrystalError as error:
         raise SettingsError(f"known set {path}: {error}") from error
+
+
+def _why_not(table: CrystalTable, energies: np.ndarray) -> list[str]:
+    """Why each row cannot be used; empty where it can."""
+    statuses = table.column("status") if "status" in table.column_names else [CONVERGED_STATUSES[0]] * len(table)
+    return [
+        f"its status is {status!r}, not {CONVERGED_STATUSES[0]!r}"
+        if status not in CONVERGED_STATUSES
+        else ("" if np.isfinite(energy) else "it has no energy")
+        for status, energy in zip(statuses, energies.tolist(), strict=True)
+    ]
+
+
+def _level(settings: KnownSetSettings, table: CrystalTable, reasons: list[str]) -> tuple[str, list[str]]:
+    """The level of theory of the rows that can be used, and the reasons of the others, among them other levels.
+
+    Raises `SettingsError` for rows of several levels when none of these is asked for.
+    """
+    stated = table.column("level") if "level" in table.column_names else [None] * len(table)
+    usable = [level or "" for level, reason in zip(stated, reasons, strict=True) if not reason]
+    levels = list(dict.fromkeys(usable))
+    if len(levels) <= 1:
+        return settings.level or (levels[0] if levels else "") or f"table:{Path(settings.source).name}", reasons
+    if settings.level is None or settings.level not in levels:
+        asked = "" if settings.level is None else f" and none is of the level {settings.level!r} asked for"
+        raise SettingsError(
+            f"known set {settings.source!r}: its rows are of the levels of theory {levels}{asked}; energies of "
+            "different levels cannot be compared. Choose one of them with known.level, or split the table"
+        )
+    other = f"it is not of level {settings.level!r}"
+    return settings.level, [
+        reason or ("" if level == settings.level else other) for level, reason in zip(stated, reasons, strict=True)
+    ]
 
 
 def _energy_column(settings: KnownSetSettings, table: CrystalTable) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 import importlib
 import importlib.metadata
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from opengnome.crystals.crystal import Crystal
@@ -29,6 +29,9 @@ class AseOracle:
         )
         # found out now and not at the first crystal: a calculator that cannot be made fails every crystal
         self._make_calculator()
+
+    def check_elements(self, atomic_numbers: Iterable[int]) -> None:
+        """Nothing: ASE's calculators do not tell which elements they know."""
 
     def relax(self, crystal: Crystal) -> Calculation:
         """Relax one crystal; see `relaxation.relax_with_calculator`."""

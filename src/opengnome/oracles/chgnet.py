@@ -10,7 +10,7 @@ import importlib.metadata
 import importlib.util
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import lru_cache
 from typing import Any
@@ -48,15 +48,25 @@ class ChgnetOracle:
             settings_digest=self.settings.digest,
         )
 
+    def check_elements(self, atomic_numbers: Iterable[int]) -> None:
+        """Raises `OracleSetupError` naming every element CHGNet was not trained on."""
+        untrained = _untrained(atomic_numbers)
+        if untrained:
+            raise OracleSetupError(f"CHGNet was not trained on {untrained}; leave these elements out of the chemistry")
+
     def relax(self, crystal: Crystal) -> Calculation:
         """Relax one crystal; see `relaxation.relax_with_calculator`."""
-        unknown = sorted(set(crystal.atomic_numbers.tolist()) - KNOWN_ELEMENTS)
-        if unknown:
-            symbols = ", ".join(SYMBOLS[z] for z in unknown)
-            return failed(crystal, f"CHGNet was not trained on {symbols}", identity=self.identity)
+        untrained = _untrained(crystal.atomic_numbers.tolist())
+        if untrained:
+            return failed(crystal, f"CHGNet was not trained on {untrained}", identity=self.identity)
         load_model()  # a broken installation is an error of the set-up, not of this crystal
         with one_thread():
             return relax_with_calculator(crystal, make_calculator, settings=self.settings, identity=self.identity)
+
+
+def _untrained(atomic_numbers: Iterable[int]) -> str:
+    """Symbols of those of the elements that are not in `KNOWN_ELEMENTS`; empty when all are."""
+    return ", ".join(SYMBOLS[z] for z in sorted(set(atomic_numbers) - KNOWN_ELEMENTS))
 
 
 @lru_cache(maxsize=1)

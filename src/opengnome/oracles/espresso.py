@@ -1,6 +1,11 @@
-"""Quantum ESPRESSO as an oracle: pw.x computes geometries, our relaxation drives it (doi:10.1088/1361-648X/aa8f79)."""
+"""Quantum ESPRESSO as an oracle: pw.x computes geometries, our relaxation drives it (doi:10.1088/1361-648X/aa8f79).
+
+A crystal's calculation is a folder with what pw.x has answered so far (`espresso_evaluations`) and a folder for each
+time it was asked for, in which pw.x runs.
+"""
 
 import copy
+import errno
 import hashlib
 import json
 import os
@@ -10,8 +15,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +25,16 @@ import numpy as np
 
 from opengnome.crystals.crystal import Crystal, digest
 from opengnome.crystals.elements import SYMBOLS
-from opengnome.errors import OracleSetupError
-from opengnome.oracles.espresso_pseudopotentials import PseudopotentialFolder, cutoffs_ry
-from opengnome.oracles.espresso_settings import EspressoSettings
+from opengnome.errors import OracleSetupError, SettingsError
+from opengnome.oracles.espresso_evaluations import Evaluation, Evaluations
+from opengnome.oracles.espresso_pseudopotentials import Pseudopotential, PseudopotentialFolder, cutoffs_ry
+from opengnome.oracles.espresso_settings import PHYSICAL_KEYWORDS, EspressoSettings
+from opengnome.oracles.folder_lock import locked
 from opengnome.oracles.oracle import Calculation, OracleIdentity, Status
-from opengnome.oracles.relaxation import Stop, calculation_of, relax_with_calculator
-from opengnome.oracles.settings import RelaxationSettings, engine_digest
+from opengnome.oracles.relaxation import Stop, calculation_of, density_stop, relax_with_calculator
+from opengnome.oracles.scratch import is_fault_of_disk, unwritable
+from opengnome.oracles.settings import RelaxationSettings, dft_relaxation, engine_digest
+from opengnome.oracles.tether import CANNOT_START, PROCESS_FILE, end_orphan, no_space, note_process, tethered
 
 _SMEARING = {"cold": "cold", "gaussian": "gaussian", "methfessel-paxton": "mp"}
 LADDER: tuple[dict[str, Any], ...] = (
@@ -36,18 +45,23 @@ LADDER: tuple[dict[str, Any], ...] = (
 """Keywords of the namelist electrons after each failure to converge, on top of those before; they stay for the other
 geometries of the crystal. None changes the energy that is converged to."""
 
+EVALUATIONS_FILE = "evaluations.jsonl"
+_STARTING_MAGNETIZATION: float = EspressoSettings.model_fields["starting_magnetization"].default
+_FOLDER_SETTING = "espresso.folder"
 _TERMINATE_S = 10.0
 """Seconds between asking pw.x to end and killing it."""
 
 
 class EspressoOracle:
-    """Relaxes crystals with pw.x, one geometry after another; the same limits and frames as any ASE calculator."""
+    """Relaxes crystals with pw.x, one geometry after another; the same limits and frames as any ASE calculator.
+
+    Several processes may share the folder.
+    """
 
     def __init__(self, settings: EspressoSettings | None = None, relaxation: RelaxationSettings | None = None) -> None:
         self.settings = settings or EspressoSettings()
-        given = relaxation or RelaxationSettings()
-        self.relaxation = given.model_copy(update={"energy_per_atom_range": self.settings.energy_per_atom_range})
-        program = shlex.split(self.settings.command)[0] if self.settings.command.split() else ""
+        self.relaxation = _with_own_energy_range(dft_relaxation(relaxation), self.settings)
+        program = shlex.split(self.settings.command)[0]
         if shutil.which(program) is None:
             raise OracleSetupError(
                 f"there is no executable {program!r} on the PATH; install Quantum ESPRESSO (Debian: quantum-espresso), "
@@ -58,7 +72,7 @@ class EspressoOracle:
             name="espresso",
             code="pw.x",
             version="",  # pw.x tells it in its output: the identity of every calculation has it
-            level=level_name(self.settings),
+            level=level_name(self.settings, self.folder_of_pseudopotentials.functional),
             settings_digest=engine_digest(self.settings, self.relaxation),
         )
 
@@ -67,35 +81,70 @@ class EspressoOracle:
         found = self.folder_of_pseudopotentials.of(SYMBOLS[number] for number in atomic_numbers)
         cutoffs_ry(found, self.settings)
 
-    def relax(self, crystal: Crystal) -> Calculation:
-        """Relax one crystal; see `relaxation.relax_with_calculator`.
+    def folder_of(self, crystal: Crystal) -> Path:
+        """Where this crystal is calculated: the same place for the same arrays and the same level of theory."""
+        described = hashlib.sha256(f"{self.identity.level} {self.relaxation.relax_cell} {digest(crystal)}".encode())
+        return self.settings.folder / f"{crystal.chemical_system}-{described.hexdigest()[:16]}"
 
-        A calculation that is killed starts again, in a folder of its own. Raises `OracleSetupError` when an element
-        has no pseudopotential or no cutoff.
+    def relax(self, crystal: Crystal) -> Calculation:
+        """Relax one crystal, or go on where a killed calculation of it stopped; see `relaxation.relax_with_calculator`.
+
+        While another process calculates this crystal, this one waits for it and takes what it left. Raises
+        `OracleSetupError` when an element has no pseudopotential or no cutoff, pw.x cannot be started, or the disk is
+        full.
         """
-        begun = time.monotonic()
+        asked = time.monotonic()
+        stop = density_stop(crystal, self.relaxation)
+        if stop is not None:
+            return self._without_frames(crystal, stop, seconds=time.monotonic() - asked)
         found = self.folder_of_pseudopotentials.of(crystal.symbols)
         cutoffs = cutoffs_ry(found, self.settings)
-        run = PwRun(
-            folder=self.settings.folder / f"{crystal.chemical_system}-{digest(crystal)[:16]}",
-            deadline=begun + self.relaxation.timeout_s,
-            starts=dict.fromkeys(self.settings.magnetic_elements, self.settings.starting_magnetization),
-        )
+        folder, limit_s = self.folder_of(crystal), self.relaxation.timeout_s
+        with locked(folder, setting=_FOLDER_SETTING, wait_s=limit_s) as is_ours:
+            if not is_ours:
+                reason = f"{limit_s:g} s passed while another process was calculating this crystal in {folder}"
+                return self._without_frames(crystal, Stop(Status.TIMED_OUT, reason), seconds=0.0)
+            calculation = self._calculate(crystal, found, cutoffs, folder, deadline=asked + limit_s)
+            if self.settings.keep == "none" or (
+                self.settings.keep == "failed" and calculation.status is Status.CONVERGED
+            ):
+                shutil.rmtree(folder, ignore_errors=True)
+        return calculation
+
+    def _without_frames(self, crystal: Crystal, stop: Stop, *, seconds: float) -> Calculation:
+        return calculation_of(crystal, stop, None, n_steps=0, fmax=None, seconds=seconds, identity=self.identity)
+
+    def _calculate(
+        self,
+        crystal: Crystal,
+        found: Mapping[str, Pseudopotential],
+        cutoffs: tuple[float, float],
+        folder: Path,
+        *,
+        deadline: float,
+    ) -> Calculation:
+        for earlier in folder.glob("run.*"):
+            end_orphan(earlier)
         parameters = {
             "pseudopotentials": {symbol: pseudopotential.path.name for symbol, pseudopotential in found.items()},
             "kpts": k_mesh(crystal, self.settings.k_spacing),
             "input_data": input_data(crystal, cutoffs, self.settings, self.relaxation),
         }
+        run = PwRun(
+            folder=folder / "run",
+            deadline=deadline,
+            starts=dict.fromkeys(self.settings.magnetic_elements, self.settings.starting_magnetization),
+            evaluations=Evaluations(folder / EVALUATIONS_FILE, _inputs_digest(parameters, found, self.settings)),
+        )
         calculation = relax_with_calculator(
             crystal,
             lambda: run.calculator(self.settings.command, self.folder_of_pseudopotentials.folder, parameters),
             settings=self.relaxation,
             identity=self.identity,
         )
-        calculation = self._completed(calculation, run)
-        if self.settings.keep == "none" or (self.settings.keep == "failed" and calculation.status is Status.CONVERGED):
-            shutil.rmtree(run.folder, ignore_errors=True)
-        return calculation
+        with suppress(OSError):
+            run.folder.rmdir()  # if nothing had to run
+        return self._completed(calculation, run)
 
     def _completed(self, calculation: Calculation, run: "PwRun") -> Calculation:
         """With what only pw.x knows; a pw.x that was ended at the time limit is no failure but out of time."""
@@ -115,7 +164,13 @@ class EspressoOracle:
         elif calculation.status is Status.FAILED:
             calculation = replace(calculation, reason=f"{calculation.reason}; see {run.folder}")
         gap = None if calculation.crystal is None else run.band_gap
-        return replace(calculation, oracle=identity, band_gap=gap, corrections=tuple(run.corrections))
+        return replace(
+            calculation,
+            oracle=identity,
+            band_gap=gap,
+            corrections=tuple(run.corrections),
+            seconds=calculation.seconds + run.earlier_s,
+        )
 
 
 class PwError(Exception):
@@ -131,16 +186,20 @@ class PwRun:
     """The runs of pw.x for one crystal, and what ASE does not keep of the last one."""
 
     folder: Path
-    """Where they run; a number is appended to tell a second attempt from one that may still be running."""
+    """Where they run; a number is appended: a pw.x on another machine may still write into an older folder."""
     deadline: float
     """Of `time.monotonic`, seconds; a pw.x that runs then is ended."""
     starts: Mapping[str, float]
     """Starting magnetization by element, as a fraction of the valence electrons."""
+    evaluations: Evaluations
+    """What was answered before, and is answered now."""
     version: str = ""
     band_gap: float | None = None
     is_out_of_time: bool = False
     corrections: list[str] = field(default_factory=list)
     """What of `LADDER` was used, one line per rung."""
+    earlier_s: float = 0.0
+    """Wall time of the evaluations that were not run again."""
 
     @property
     def electrons(self) -> dict[str, Any]:
@@ -148,10 +207,11 @@ class PwRun:
         return {key: value for rung in LADDER[: len(self.corrections)] for key, value in rung.items()}
 
     def calculator(self, command: str, pseudo_dir: Path, parameters: dict[str, Any]) -> Any:
-        """ASE's calculator, whose pw.x is started here. Raises `OracleSetupError` when the folder cannot be made."""
+        """ASE's calculator, whose pw.x is started here."""
         from ase.calculators.espresso import Espresso, EspressoProfile
 
-        self.folder = _new_folder(self.folder)
+        with self.writing():
+            self.folder = _new_folder(self.folder)
         calculator = Espresso(
             profile=EspressoProfile(command=command, pseudo_dir=str(pseudo_dir.resolve())),
             directory=self.folder,
@@ -160,60 +220,148 @@ class PwRun:
         calculator.template = _template(self)
         return calculator
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around code that writes to the folder. Raises `OracleSetupError` when the disk is to blame for an error."""
+        try:
+            yield
+        except OSError as error:
+            if not is_fault_of_disk(error):
+                raise
+            raise unwritable(self.folder, error, setting=_FOLDER_SETTING) from error
+
     def execute(self, arguments: list[str], output: Path, errors: Path) -> None:
-        """Run pw.x to its end. Raises `PwError` with its message, or `ElectronsError`, when it has no result."""
-        with output.open("w") as out, errors.open("w") as err:
-            try:
-                process = subprocess.Popen(arguments, cwd=output.parent, stdout=out, stderr=err, start_new_session=True)
-            except OSError as error:
-                raise OracleSetupError(f"{arguments[0]} cannot be started: {error}; set espresso.command") from error
-            try:
-                code = process.wait(timeout=max(0.0, self.deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                self.is_out_of_time = True
-                raise PwError("the time limit was reached") from None
-            finally:
-                _end(process)
-        text = output.read_text(errors="replace")
+        """Run pw.x to its end, or to the end of this process.
+
+        Raises `PwError` with its message, or `ElectronsError`, when it has no result, and `OracleSetupError` when it
+        cannot be started or had no space to write to.
+        """
+        if shutil.which(arguments[0]) is None:  # it was there when the oracle was made
+            raise OracleSetupError(
+                f"there is no executable {arguments[0]!r} on the PATH any more; set espresso.command"
+            )
+        code = self._run(tethered(arguments), output, errors)
+        text, complaints = output.read_text(errors="replace"), errors.read_text(errors="replace")
+        if CANNOT_START in complaints:
+            raise OracleSetupError(f"{complaints.strip()}; set espresso.command")
         unconverged = re.search(r"convergence NOT achieved after\s+(\d+) iterations", text)
         if unconverged:
             raise ElectronsError(f"pw.x: the electrons did not converge in {unconverged[1]} iterations")
         problem = _problem(text)
         if problem is None and (code != 0 or "JOB DONE." not in text):
-            lines = [
-                line.strip() for line in f"{text}\n{errors.read_text(errors='replace')}".splitlines() if line.strip()
-            ]
+            lines = [line.strip() for line in f"{text}\n{complaints}".splitlines() if line.strip()]
             problem = f"pw.x ended with code {code} after: {lines[-1] if lines else 'no output'}"
         if problem is not None:
+            if said := no_space(errors, output):
+                raise unwritable(self.folder, OSError(errno.ENOSPC, said), setting=_FOLDER_SETTING)
             raise PwError(problem)
 
-    def read(self, output: Path) -> dict[str, Any]:
-        """Energy, forces and stress of a finished run in ASE's units, from its output."""
+    def _run(self, arguments: list[str], output: Path, errors: Path) -> int:
+        """The exit code. Raises `PwError` at the time limit."""
+        with self.writing(), output.open("w") as out, errors.open("w") as err:
+            process = subprocess.Popen(arguments, cwd=output.parent, stdout=out, stderr=err, start_new_session=True)
+            try:
+                note_process(output.parent, process.pid)
+                return process.wait(timeout=max(0.0, self.deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self.is_out_of_time = True
+                raise PwError("the time limit was reached") from None
+            finally:
+                _end(process)
+                (output.parent / PROCESS_FILE).unlink(missing_ok=True)
+
+    def recall(self, atoms: Any) -> Evaluation | None:
+        """What is known of the geometry of an ASE `Atoms` from an earlier run."""
+        known = self.evaluations.find(atoms.get_positions(), atoms.cell.array)
+        if known is not None:
+            self.version, self.band_gap, self.corrections = known.version, known.band_gap, list(known.corrections)
+            self.earlier_s += known.seconds
+        return known
+
+    def read(self, output: Path, atoms: Any, *, seconds: float) -> dict[str, Any]:
+        """Energy, forces and stress of a finished run in ASE's units, from its output; written down before."""
         from ase.io import read
 
         calculator = read(output, index=-1, format="espresso-out").calc  # type: ignore[union-attr]
         match = re.search(r"Program PWSCF\s+v\.(\S+)", output.read_text(errors="replace"))
         self.version = match[1] if match else ""
         self.band_gap = band_gap(calculator)
-        return dict(calculator.properties())
+        results = dict(calculator.properties())
+        with self.writing():
+            self.evaluations.add(
+                atoms.get_positions(),
+                atoms.cell.array,
+                results,
+                band_gap=self.band_gap,
+                version=self.version,
+                corrections=self.corrections,
+                seconds=seconds,
+            )
+        return results
 
 
-def level_name(settings: EspressoSettings) -> str:
-    """The level of theory: pseudopotentials, cutoffs, k-points, smearing; further keywords as a digest."""
+def level_name(settings: EspressoSettings, functional: str) -> str:
+    """The level of theory: functional, pseudopotentials, cutoffs, k-points, smearing; what else changes energies as a
+    digest.
+
+    `functional` is that of the pseudopotentials, which a keyword input_dft replaces.
+    """
+    system = settings.input_data.get("system", {})
+    named = next((str(value).lower() for key, value in system.items() if key.lower() == "input_dft"), functional)
     family = settings.family or ("" if settings.pseudo_dir is None else settings.pseudo_dir.name)
     cutoff = "sssp" if settings.ecutwfc_ry is None else f"{settings.ecutwfc_ry:g}"
     density = "" if settings.ecutrho_ry is None else f"+{settings.ecutrho_ry:g}"
-    parts = ["espresso", family, f"{cutoff}{density}Ry", f"k{settings.k_spacing:g}"]
+    parts = ["espresso", named, family, f"{cutoff}{density}Ry", f"k{settings.k_spacing:g}"]
     parts.append(f"{settings.smearing}{settings.degauss_ry:g}")
-    changed = {
+    changed, default = _described(settings), _described(EspressoSettings())
+    if changed != default:
+        parts.append(hashlib.sha256(json.dumps(changed, sort_keys=True, default=str).encode()).hexdigest()[:8])
+    return "-".join(parts)
+
+
+def _described(settings: EspressoSettings) -> dict[str, Any]:
+    """What changes energies and has no place of its own in the name of the level."""
+    others = {**settings.input_data.get("control", {}), **settings.input_data.get("electrons", {})}
+    described: dict[str, Any] = {
         "system": settings.input_data.get("system", {}),
         "pseudopotentials": settings.pseudopotentials,
         "magnetic_elements": sorted(settings.magnetic_elements),
     }
-    default = {"system": {}, "pseudopotentials": {}, "magnetic_elements": sorted(EspressoSettings().magnetic_elements)}
-    if changed != default:
-        parts.append(hashlib.sha256(json.dumps(changed, sort_keys=True, default=str).encode()).hexdigest()[:8])
-    return "-".join(parts)
+    physical = {key: value for key, value in others.items() if key.lower() in PHYSICAL_KEYWORDS}
+    if physical:
+        described["fields"] = physical
+    # where the moments start decides in which minimum they end
+    if settings.magnetic_elements and settings.starting_magnetization != _STARTING_MAGNETIZATION:
+        described["starting_magnetization"] = settings.starting_magnetization
+    return described
+
+
+def _inputs_digest(
+    parameters: Mapping[str, Any], found: Mapping[str, Pseudopotential], settings: EspressoSettings
+) -> str:
+    """Of all that pw.x is told besides the geometry, but for the time limit, and of the pseudopotentials' content."""
+    data = copy.deepcopy(parameters["input_data"])
+    del data["control"]["max_seconds"]
+    contents = {symbol: hashlib.sha256(one.path.read_bytes()).hexdigest() for symbol, one in found.items()}
+    described = [
+        data,
+        parameters["kpts"],
+        contents,
+        sorted(settings.magnetic_elements),
+        settings.starting_magnetization,
+    ]
+    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _with_own_energy_range(relaxation: RelaxationSettings, settings: EspressoSettings) -> RelaxationSettings:
+    """With `energy_per_atom_range` of the section espresso; another one, which would be ignored, is refused."""
+    name = "energy_per_atom_range"
+    if getattr(relaxation, name) not in (RelaxationSettings.model_fields[name].default, settings.energy_per_atom_range):
+        raise SettingsError(
+            f"relaxation.{name} = {getattr(relaxation, name)} does not hold for pw.x, whose energies count from "
+            f"separate electrons and cores; leave it out, and set espresso.{name}"
+        )
+    return relaxation.model_copy(update={name: settings.energy_per_atom_range})
 
 
 def k_mesh(crystal: Crystal, spacing: float) -> tuple[int, int, int]:
@@ -286,25 +434,30 @@ def _template(run: PwRun) -> Any:
         def write_input(
             self, profile: Any, directory: Path, atoms: Any, parameters: dict[str, Any], properties: Any
         ) -> None:
+            self.known = run.recall(atoms)
             atoms = atoms.copy()
             if parameters["input_data"]["system"]["nspin"] == 2:
                 # ASE writes what is here as starting_magnetization, which pw.x takes as a fraction
                 atoms.set_initial_magnetic_moments([run.starts.get(s, 0.0) for s in atoms.get_chemical_symbols()])
             self.asked = (profile, directory, atoms, parameters, properties)
-            self.write_asked()
+            self.begun = time.monotonic()
+            if self.known is None:
+                self.write_asked()
 
         def write_asked(self) -> None:
             profile, directory, atoms, parameters, properties = self.asked
             parameters = copy.deepcopy(parameters)
             parameters["input_data"]["electrons"] |= run.electrons
-            super().write_input(profile, directory, atoms, parameters, properties)
+            with run.writing():
+                super().write_input(profile, directory, atoms, parameters, properties)
 
         def execute(self, directory: Path, profile: Any) -> None:
             folder = Path(directory)
-            while True:
+            while self.known is None:
                 try:
                     arguments = profile.get_command(self.inputname)
-                    return run.execute(arguments, folder / self.outputname, folder / self.errorname)
+                    run.execute(arguments, folder / self.outputname, folder / self.errorname)
+                    break
                 except ElectronsError as error:
                     if len(run.corrections) == len(LADDER):
                         raise
@@ -313,7 +466,9 @@ def _template(run: PwRun) -> Any:
                     self.write_asked()
 
         def read_results(self, directory: os.PathLike[Any]) -> dict[str, Any]:
-            return run.read(Path(directory) / self.outputname)
+            if self.known is not None:
+                return self.known.properties()
+            return run.read(Path(directory) / self.outputname, self.asked[2], seconds=time.monotonic() - self.begun)
 
     return _PwTemplate()
 
@@ -336,15 +491,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _new_folder(stem: Path) -> Path:
-    """A folder that nobody has used: a pw.x of a killed program may still write into an older one."""
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        number = 1
-        while True:
-            folder = stem.with_name(f"{stem.name}.{number}")
-            with suppress(FileExistsError):
-                folder.mkdir()
-                return folder.resolve()
-            number += 1
-    except OSError as error:
-        raise OracleSetupError(f"cannot write to {stem.parent}: {error.strerror}; set espresso.folder") from error
+    """A folder beside `stem` that nobody has used."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = stem.with_name(f"{stem.name}.{number}")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder.resolve()
+        number += 1

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ _HEADER_CHARACTERS = 65536
 _FUNCTIONAL_NAMES = {
     "PBE": "pbe", "SLA PW PBX PBC": "pbe", "SLA PW PBE PBE": "pbe",
     "PBESOL": "pbesol", "SLA PW PSX PSC": "pbesol",
+    "BLYP": "blyp", "SLA LYP B88 BLYP": "blyp",
+    "TPSS": "tpss", "SLA PW TPSS TPSS": "tpss",
     "PZ": "lda", "LDA": "lda", "SLA PZ NOGX NOGC": "lda",
 }  # fmt: skip
 """Names of one functional in UPF files; any other is taken as it is."""
@@ -41,7 +44,9 @@ class PseudopotentialFolder:
     """The UPF files of a folder, one per element."""
 
     def __init__(self, settings: EspressoSettings) -> None:
-        """Raises `OracleSetupError` when the folder is missing or empty, or a file that was asked for is not there."""
+        """Raises `OracleSetupError` when the folder is missing or empty, when a file that was asked for is not there,
+        or when the files are of several functionals and the settings do not say of which to take them.
+        """
         if settings.pseudo_dir is None:
             raise OracleSetupError(
                 "Quantum ESPRESSO needs a folder of pseudopotentials (UPF): set espresso.pseudo_dir, for instance to "
@@ -63,6 +68,31 @@ class PseudopotentialFolder:
                     f"espresso.pseudopotentials has {element} = {name!r}: no such element, or no such file in "
                     f"{self.folder}"
                 )
+        self.functional = self._one_functional(settings.functional)
+        """The exchange-correlation functional of the files, e.g. "pbe"."""
+
+    def _one_functional(self, wanted: str | None) -> str:
+        """That of all files, or the one that is `wanted`, in which case the files of others are forgotten."""
+        names: dict[str, list[str]] = {}
+        for symbol in sorted({*self._files, *self._suggested, *self._chosen}):
+            for name in self._candidates(symbol):
+                with suppress(OracleSetupError):  # a file that is none is told to who asks for its element
+                    names.setdefault(_functional(self.folder / name), []).append(name)
+        described = "; ".join(f"{functional}: {_some(files)}" for functional, files in sorted(names.items()))
+        if wanted is not None:
+            if wanted not in names:
+                raise OracleSetupError(
+                    f"{self.folder} has no pseudopotentials of espresso.functional = {wanted!r}, only {described}"
+                )
+            known = set(names[wanted])
+            self._files = {symbol: [n for n in files if n in known] for symbol, files in self._files.items()}
+            return wanted
+        if len(names) > 1:
+            raise OracleSetupError(
+                f"{self.folder} has pseudopotentials of {len(names)} functionals ({described}), whose energies share "
+                f"no hull; say which to take, for instance espresso.functional = {min(names)!r}"
+            )
+        return next(iter(names), "unknown")
 
     def of(self, symbols: Iterable[str]) -> dict[str, Pseudopotential]:
         """The pseudopotential of each element, by symbol.
@@ -86,7 +116,7 @@ class PseudopotentialFolder:
         found = {symbol: self._read(symbol, self._candidates(symbol)[0]) for symbol in wanted}
         functionals = {symbol: found[symbol].functional for symbol in wanted}
         if len(set(functionals.values())) > 1:
-            told = ", ".join(f"{symbol}: {functional}" for symbol, functional in functionals.items())
+            told = ", ".join(f"{found[symbol].path.name}: {functionals[symbol]}" for symbol in wanted)
             raise OracleSetupError(f"the pseudopotentials are of different functionals ({told}); take those of one")
         return found
 
@@ -152,6 +182,11 @@ def _suggestions(folder: Path) -> dict[str, dict[str, Any]]:
         names = ", ".join(path.name for path, _ in tables)
         raise OracleSetupError(f"{folder} has several SSSP files ({names}); leave the one of these pseudopotentials")
     return tables[0][1] if tables else {}
+
+
+def _some(names: list[str]) -> str:
+    """The first names of a list that may be long."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _functional(path: Path) -> str:

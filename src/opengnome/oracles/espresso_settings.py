@@ -1,5 +1,6 @@
 """Settings of the Quantum ESPRESSO oracle."""
 
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,17 @@ OWN_KEYWORDS: frozenset[str] = frozenset(
 )  # fmt: skip
 """Keywords of pw.x that the oracle sets itself."""
 
+PHYSICAL_KEYWORDS: frozenset[str] = frozenset(
+    {
+        "tefield", "dipfield", "lelfield", "nberrycyc", "gate", "lfcp", "trism",
+        "efield", "efield_cart(1)", "efield_cart(2)", "efield_cart(3)", "efield_phase", "real_space", "tqr",
+    }
+)  # fmt: skip
+"""Keywords of control and electrons that change energies, as all of system do; the others are numerics."""
+
+_NUMBERED = ("efield_cart(", "fixed_magnetization(", "b_field(")
+"""Keywords whose number is a direction in space; any other number counts the species of one crystal."""
+
 MACHINE_SETTINGS = frozenset({"command", "pseudo_dir", "folder", "keep"})
 """Where and how it runs, which changes no result: no part of the names of calculations."""
 
@@ -26,7 +38,8 @@ class EspressoSettings(Settings):
     """How pw.x of Quantum ESPRESSO is started, with which pseudopotentials, cutoffs and k-points.
 
     The relaxation (steps, limits, time) is our own, set by `RelaxationSettings`; pw.x computes one geometry at a
-    time. The exchange-correlation functional is that of the pseudopotentials.
+    time. The exchange-correlation functional is that of the pseudopotentials, which must all be of one, unless
+    ``input_data = {system = {input_dft = ...}}`` names another.
     """
 
     command: str = "pw.x"
@@ -36,6 +49,8 @@ class EspressoSettings(Settings):
     (doi:10.1038/s41524-018-0127-2) with its JSON file. Must be given."""
     pseudopotentials: dict[str, str] = Field(default_factory=dict)
     """File name by element symbol, where the folder has several of an element and no SSSP file says which."""
+    functional: str | None = None
+    """Which functional's files to take from a folder with those of several, e.g. "pbe"; None: all must be of one."""
     family: str | None = None
     """Name of the set of pseudopotentials in the name of the level of theory; None: the name of the folder."""
     ecutwfc_ry: float | None = Field(default=None, gt=0)
@@ -61,15 +76,24 @@ class EspressoSettings(Settings):
     conv_thr_ry_per_atom: float = Field(default=1e-9, gt=0)
     """Electronic convergence, Rydberg per atom."""
     input_data: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Further keywords of pw.x by namelist, e.g. {electrons = {mixing_beta = 0.2}}. Those of control and electrons
-    count as numerics; those of system are part of the level of theory."""
+    """Further keywords of pw.x by namelist, e.g. {electrons = {mixing_beta = 0.2}}. Those of system and
+    `PHYSICAL_KEYWORDS` are part of the level of theory, the others count as numerics."""
     energy_per_atom_range: tuple[float, float] = (-1e5, 0.0)
-    """Outside is EXPLODED, eV/atom; in place of the relaxation's, because totals of pseudopotentials have their
-    zero at separate electrons and cores."""
+    """Outside is EXPLODED, eV/atom. It stands in place of the relaxation's, which must not be set: totals of
+    pseudopotentials have their zero at separate electrons and cores, thousands of eV per atom away for heavy
+    elements."""
     folder: Path = Path("espresso")
-    """Each crystal gets a folder of its own in here."""
-    keep: Literal["all", "failed", "none"] = "failed"
-    """Folders that stay after the calculation."""
+    """Each crystal gets a folder of its own in here, in which a killed calculation is found again."""
+    keep: Literal["all", "failed", "none"] = "all"
+    """Folders that stay after the calculation. With failed or none, a crystal whose result is lost before it
+    is stored is calculated again."""
+
+    @field_validator("command")
+    @classmethod
+    def _check_command(cls, command: str) -> str:
+        if not shlex.split(command):  # whose own error is a ValueError too
+            raise ValueError('a command must not be empty; write for instance "mpirun -n 8 pw.x"')
+        return command
 
     @field_validator("input_data")
     @classmethod
@@ -80,4 +104,10 @@ class EspressoSettings(Settings):
             for keyword in keywords:
                 if keyword.lower() in OWN_KEYWORDS:
                     raise ValueError(f"{keyword} is decided by the oracle and its settings; take it out of input_data")
+                if "(" in keyword and not keyword.lower().startswith(_NUMBERED):
+                    raise ValueError(
+                        f"{keyword} counts the species, whose numbers differ from crystal to crystal; take it out of "
+                        "input_data (moments: magnetic_elements and starting_magnetization; PBE+U: the oracles gpaw "
+                        "and vasp)"
+                    )
         return input_data

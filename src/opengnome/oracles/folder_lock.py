@@ -1,7 +1,8 @@
-"""One process at a time in the folder of a calculation."""
+"""One process at a time in the folder of a calculation; another one waits for it."""
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,20 +10,26 @@ from typing import TextIO
 
 from opengnome.errors import OracleSetupError
 
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+"""Between two looks at a lock that another process holds; each pause is twice the one before."""
+
 
 @contextmanager
-def locked(folder: Path, *, setting: str) -> Iterator[bool]:
+def locked(folder: Path, *, setting: str, wait_s: float = 0.0) -> Iterator[bool]:
     """Whether this process alone works in `folder`, which is made; the lock goes with the process, however it ends.
 
-    Raises `OracleSetupError`, which names the `setting` with the place, when the folder cannot be written to.
+    While another process holds it, this one waits, `wait_s` seconds at most, and then is told False. What the other
+    one left is there once it is True: look for its result before calculating. Raises `OracleSetupError`, which names
+    the `setting` with the place, when the folder cannot be written to.
     """
-    lock, is_ours = _take(folder, setting)
+    lock, is_ours = _take(folder, setting, time.monotonic() + wait_s)
     with lock:
         yield is_ours
 
 
-def _take(folder: Path, setting: str) -> tuple[TextIO, bool]:
-    """The open lock file of the folder, and whether this process holds it."""
+def _take(folder: Path, setting: str, deadline: float) -> tuple[TextIO, bool]:
+    """The open lock file of the folder, and whether this process holds it at the `deadline` of `time.monotonic`."""
+    pause = _FIRST_PAUSE_S
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +39,13 @@ def _take(folder: Path, setting: str) -> tuple[TextIO, bool]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return lock, False
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return lock, False
+            lock.close()  # the file may be another one after the pause
+            time.sleep(min(pause, remaining))
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            continue
         except OSError:
             return lock, True  # a file system without locks: nothing is lost but the check
         if _is_there(folder / "lock", lock):

@@ -5,8 +5,6 @@ Mortensen et al., J. Chem. Phys. 160, 092503 (2024), doi:10.1063/5.0182685.
 
 import importlib.metadata
 import importlib.util
-import shlex
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from opengnome.errors import OracleSetupError
+from opengnome.oracles.gpaw_processes import check_mpi, end_processes, is_parallel, parallel_calculator
 from opengnome.oracles.gpaw_progress import StageFrames
 from opengnome.oracles.gpaw_symmetry import SpaceGroup
 
@@ -33,8 +32,8 @@ class Engine(Protocol):
         """Those of `symbols` the engine has no data set for."""
         ...
 
-    def calculator(self, parameters: dict[str, Any], log: Path) -> Any:
-        """An ASE calculator."""
+    def calculator(self, parameters: dict[str, Any], log: Path, *, n_kpoints: int = 1) -> Any:
+        """An ASE calculator; at least `n_kpoints` are not related by symmetry."""
         ...
 
     def close(self, calculator: Any) -> None:
@@ -51,7 +50,7 @@ class GpawEngine:
     """GPAW in this process, or in MPI processes that this one starts for each calculator and talks to by pipes."""
 
     ranks: int = 1
-    """MPI processes; 1: none, GPAW runs in this process."""
+    """MPI processes at most (see `n_processes`); 1: none, GPAW runs in this process."""
     mpi_command: str = "mpiexec"
     """How they are started, followed by ``-n`` and their number."""
 
@@ -64,34 +63,47 @@ class GpawEngine:
 
         return [symbol for symbol in symbols if not is_there(symbol)]
 
-    def calculator(self, parameters: dict[str, Any], log: Path) -> Any:
-        if self.ranks > 1:
-            return self._parallel_calculator(parameters | {"txt": str(log)})
+    def calculator(self, parameters: dict[str, Any], log: Path, *, n_kpoints: int = 1) -> Any:
+        n_kpoints *= 2 if parameters.get("spinpol") else 1  # either spin has its own
+        n_processes, division = self.n_processes(n_kpoints)
+        if n_processes > 1:
+            check_mpi(self.ranks, self.mpi_command)
+            parameters = parameters | ({"parallel": division} if division else {})
+            return parallel_calculator(parameters, log, n_processes=n_processes, mpi_command=self.mpi_command)
         from gpaw import GPAW
 
         return GPAW(**parameters, txt=str(log))
 
+    def n_processes(self, n_kpoints: int) -> tuple[int, dict[str, int]]:
+        """How many processes, and how GPAW divides the work; empty: as it likes.
+
+        A GPAW that cannot divide bands or plane waves stops with an AssertionError when there are more processes than
+        k-points, or a number between which it cannot divide them evenly: so there are not.
+        """
+        if self.ranks == 1:
+            return 1, {}
+        if divides_bands():
+            return self.ranks, {}
+        n_processes = min(self.ranks, n_kpoints)
+        return n_processes, {"kpt": n_processes, "domain": 1, "band": 1}
+
     def close(self, calculator: Any) -> None:
-        if self.ranks > 1 and calculator.protocol is not None:
-            calculator.__exit__()
+        if is_parallel(calculator):
+            end_processes(calculator)
 
     def band_gap(self, calculator: Any) -> float | None:
-        if self.ranks > 1:
+        if is_parallel(calculator):
             calculator = calculator.backend()  # calls a method in all processes
         n_kpoints, n_spins = len(calculator.get_ibz_k_points()), calculator.get_number_of_spins()
         levels = [[calculator.get_eigenvalues(kpt=k, spin=spin) for k in range(n_kpoints)] for spin in range(n_spins)]
         return gap_of_levels(np.array(levels), calculator.get_fermi_level())
 
-    def _parallel_calculator(self, parameters: dict[str, Any]) -> Any:
-        from ase.calculators.subprocesscalculator import (
-            MPICommand,
-            NamedPackedCalculator,
-            PythonSubProcessCalculator,
-        )
 
-        program = [sys.executable, "-m", "gpaw", "python", "-m", "ase.calculators.subprocesscalculator", "standard"]
-        command = MPICommand([*shlex.split(self.mpi_command), "-n", str(self.ranks), *program])
-        return PythonSubProcessCalculator(NamedPackedCalculator("gpaw", parameters), command).__enter__()
+def divides_bands() -> bool:
+    """Whether GPAW divides more than k-points between processes, for which it has to be built with ScaLAPACK."""
+    from gpaw.utilities import compiled_with_sl
+
+    return bool(compiled_with_sl())
 
 
 def gap_of_levels(levels: np.ndarray, fermi_level: float) -> float | None:

@@ -9,7 +9,8 @@ import importlib.util
 import shlex
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,12 @@ from opengnome.oracles.gpaw_settings import GpawSettings
 from opengnome.oracles.gpaw_symmetry import SpaceGroup, symmetrised
 from opengnome.oracles.oracle import Calculation, Frames, OracleIdentity, Status
 from opengnome.oracles.relaxation import Stop, calculation_of, density_stop, failed, relax_with_calculator
-from opengnome.oracles.settings import RelaxationSettings, engine_digest
+from opengnome.oracles.scratch import is_fault_of_disk, unwritable, writing_to
+from opengnome.oracles.settings import DFT_TIMEOUT_S, RelaxationSettings, dft_relaxation, engine_digest
 
 _LEFT_PHYSICS = (Status.EXPLODED, Status.TOO_DENSE, Status.NOT_FINITE)
 _CORRECTIONS = {correction.name: correction for correction in (*LADDER, SMALLER_STEPS)}
+_FOLDER_SETTING = "gpaw.folder"
 _ANY_ENERGY = (-1e6, 1e6)
 """Energies count from free atoms in PBE; with another functional their zero is anywhere (r2SCAN: -1e2 eV/atom)."""
 
@@ -72,12 +75,13 @@ class GpawOracle:
         *,
         engine: Engine | None = None,
     ) -> None:
-        """`engine` takes the place of GPAW, in tests.
+        """Without `relaxation` its defaults, with the time limit of `dft_relaxation`. `engine` takes the place of GPAW,
+        in tests.
 
         Raises `OracleSetupError` when GPAW, its data sets, or what else the settings ask for is not there.
         """
         self.settings = settings or GpawSettings()
-        self.relaxation = relaxation or RelaxationSettings(timeout_s=86400.0)
+        self.relaxation = dft_relaxation(relaxation)
         version = gpaw_version() if engine is None else "stand-in"
         self.engine = engine or GpawEngine(self.settings.ranks, self.settings.mpi_command)
         _check_set_up(self.settings)
@@ -89,54 +93,75 @@ class GpawOracle:
             settings_digest=engine_digest(self.settings, self.relaxation),
         )
 
+    def check_elements(self, atomic_numbers: Iterable[int]) -> None:
+        """Raises `OracleSetupError` naming every element that GPAW has no data set for."""
+        missing = self.engine.missing_elements(sorted({SYMBOLS[number] for number in atomic_numbers}))
+        if missing:
+            raise OracleSetupError(
+                f"{_no_data_set(missing)}; put one into a folder on GPAW_SETUP_PATH, or leave these elements out of "
+                "the chemistry"
+            )
+
     def folder_of(self, crystal: Crystal) -> Path:
-        """Where this crystal is calculated: the same place for the same arrays and the same settings."""
-        described = hashlib.sha256(self.identity.settings_digest.encode())
-        for array in (crystal.lattice, crystal.frac_coords, crystal.atomic_numbers):
-            described.update(array.tobytes())
-        return self.settings.folder / f"{crystal.chemical_system}-{described.hexdigest()[:16]}"
+        """Where this crystal is calculated: the same place for the same arrays and the same settings.
+
+        The time limit only ends a calculation and names nothing: asked again with a longer one, a crystal goes on. A
+        folder of the time when it did is found too.
+        """
+        longer = self.relaxation.model_copy(update={"timeout_s": DFT_TIMEOUT_S})
+        folder, of_before = (
+            self.settings.folder / f"{crystal.chemical_system}-{_digest(settings, crystal)[:16]}"
+            for settings in (engine_digest(self.settings, longer), self.identity.settings_digest)
+        )
+        return of_before if of_before.exists() and not folder.exists() else folder
 
     def relax(self, crystal: Crystal) -> Calculation:
         """Relax one crystal, or go on where a killed calculation of it stopped.
 
         The frames are all geometries evaluated at the oracle's level, in order: n_steps + 1 of them, of which
         the first of each further relaxation and the static calculation repeat a geometry with a new basis or
-        mesh. The first is the input, symmetrised. The result is the last; `fmax` is that of the last relaxation.
+        mesh. The first is the input, symmetrised; after a pre-relaxation, by CHGNet or for r2SCAN with PBE, it is
+        where that ended. The result is the last; `fmax` is that of the last relaxation.
+
+        While another process calculates this crystal, this one waits for it and reads what it left. Raises
+        `OracleSetupError` when the folder cannot be written to, MPI does not work, or CHGNet cannot be loaded.
         """
-        start = time.monotonic()
+        asked = time.monotonic()
         stop = density_stop(crystal, self.relaxation)
         if stop is not None:
-            seconds = time.monotonic() - start
-            return calculation_of(crystal, stop, None, n_steps=0, fmax=None, seconds=seconds, identity=self.identity)
-        missing = self.engine.missing_elements(sorted({SYMBOLS[z] for z in crystal.atomic_numbers}))
+            return self._without_frames(crystal, stop, seconds=time.monotonic() - asked)
+        missing = self.engine.missing_elements(sorted(set(crystal.symbols)))
         if missing:
-            reason = f"there is no PAW data set of PBE for {', '.join(missing)}"
-            return failed(crystal, reason, identity=self.identity)
-        folder = self.folder_of(crystal)
-        with locked(folder, setting="gpaw.folder") as is_ours:
+            return failed(crystal, _no_data_set(missing), identity=self.identity)
+        folder, limit_s = self.folder_of(crystal), self.relaxation.timeout_s
+        with locked(folder, setting=_FOLDER_SETTING, wait_s=limit_s) as is_ours:
             if not is_ours:
-                reason = f"another process is calculating this crystal in {folder}"
-                return failed(crystal, reason, identity=self.identity)
+                reason = f"{limit_s:g} s passed while another process was calculating this crystal in {folder}"
+                return self._without_frames(crystal, Stop(Status.TIMED_OUT, reason), seconds=0.0)
             calculation = read_finished(folder)
-            if calculation is None or calculation.status is Status.FAILED:  # a full disk may have been emptied
-                calculation = self._calculate(crystal, folder, start)
+            if calculation is None or calculation.status is Status.FAILED:  # what was in the way may be gone
+                calculation = self._calculate(crystal, folder, deadline=asked + limit_s)
             if self.settings.keep == "none" or (
                 self.settings.keep == "failed" and calculation.status is Status.CONVERGED
             ):
                 shutil.rmtree(folder, ignore_errors=True)
         return calculation
 
-    def _calculate(self, crystal: Crystal, folder: Path, start: float) -> Calculation:
+    def _without_frames(self, crystal: Crystal, stop: Stop, *, seconds: float) -> Calculation:
+        return calculation_of(crystal, stop, None, n_steps=0, fmax=None, seconds=seconds, identity=self.identity)
+
+    def _calculate(self, crystal: Crystal, folder: Path, *, deadline: float) -> Calculation:
+        start = time.monotonic()
         progress, earlier_s = Progress(start=crystal), 0.0
         stages = plan_stages(self.settings, max_steps=self.relaxation.max_steps)
         try:
             progress, group = self._begin(crystal, folder)
             earlier_s = progress.seconds
-            run = _Run(self, crystal, group, stages, progress, folder, start)
+            run = _Run(self, crystal, group, stages, progress, folder, start=start, deadline=deadline)
             stop = run.all_stages()
         except OracleSetupError:
             raise
-        except Exception as error:  # one crystal's failure is its record: no space group, a full disk
+        except Exception as error:  # one crystal's failure is its record: no space group
             stop = Stop(Status.FAILED, f"{type(error).__name__}: {error}; see {folder}")
         counted = [s.frames() for stage, s in zip(stages, progress.stages) if stage.counts and len(s)]
         frames = _joined(counted)
@@ -152,12 +177,14 @@ class GpawOracle:
         band_gap = None if calculation.energy is None else progress.band_gap
         calculation = replace(calculation, band_gap=band_gap, corrections=tuple(progress.corrections))
         if stop.status is not Status.TIMED_OUT:  # asked again, a crystal goes on
-            write_finished(folder, calculation)
+            with writing_to(folder, setting=_FOLDER_SETTING):
+                write_finished(folder, calculation)
         return calculation
 
     def _begin(self, crystal: Crystal, folder: Path) -> tuple[Progress, SpaceGroup]:
         """Where a killed calculation was, or the beginning; and the space group to keep."""
-        progress = read_progress(folder / PROGRESS_FILE)
+        with writing_to(folder, setting=_FOLDER_SETTING):
+            progress = read_progress(folder / PROGRESS_FILE)
         if progress is None:
             start, _ = symmetrised(crystal, symprec=self.settings.symprec)
             progress = Progress(start=start)
@@ -179,12 +206,14 @@ class _Run:
         stages: tuple[Stage, ...],
         progress: Progress,
         folder: Path,
+        *,
         start: float,
+        deadline: float,
     ) -> None:
         self.oracle, self.settings, self.relaxation = oracle, oracle.settings, oracle.relaxation
         self.crystal, self.group, self.stages = crystal, group, stages
         self.progress, self.folder = progress, folder
-        self.start, self.earlier_s = start, progress.seconds
+        self.start, self.deadline, self.earlier_s = start, deadline, progress.seconds
         self.inner: Any = None
         self.n_logs = len(list(folder.glob("*.txt")))
 
@@ -221,7 +250,7 @@ class _Run:
         geometry = self.progress.geometry(number)
         frames = self.progress.stages[number]
         n_steps = max(0, len(frames) - 1)
-        remaining = self.relaxation.timeout_s - (time.monotonic() - self.start)
+        remaining = self.deadline - time.monotonic()
         if remaining <= 0:
             return Stop(Status.TIMED_OUT, f"{self.relaxation.timeout_s:g} s passed")
         frames.repeats_last = len(frames) > 0  # it is where this attempt begins
@@ -232,6 +261,7 @@ class _Run:
                 lambda: self._calculator(geometry, stage, frames, corrections, failure),
                 settings=self._relaxation(stage, n_steps, remaining, corrections),
                 identity=self.oracle.identity,
+                initial=self.crystal,
             )
         finally:
             if self.inner is not None:
@@ -272,7 +302,10 @@ class _Run:
         engine = self.oracle.engine
         parameters = gpaw_parameters(geometry, stage, self.settings, corrections)
         self.n_logs += 1
-        self.inner = inner = engine.calculator(parameters, self.folder / f"{self.n_logs:02d}-{stage.name}.txt")
+        log = self.folder / f"{self.n_logs:02d}-{stage.name}.txt"
+        n_kpoints = self.group.n_kpoints(parameters["kpts"]["size"], gamma=parameters["kpts"]["gamma"])
+        with _disk_watched(self.folder):
+            self.inner = inner = engine.calculator(parameters, log, n_kpoints=n_kpoints)
 
         def save() -> None:
             if stage.kind == "static":
@@ -280,7 +313,7 @@ class _Run:
             self._save()
 
         return recording_calculator(
-            _Watched(inner, failure),
+            _Watched(inner, failure, self.folder),
             self.group,
             frames,
             with_stress=self.relaxation.relax_cell,
@@ -300,26 +333,51 @@ class _Run:
 
     def _save(self) -> None:
         self.progress.seconds = self.earlier_s + time.monotonic() - self.start
-        self.progress.write(self.folder / PROGRESS_FILE)
+        with writing_to(self.folder, setting=_FOLDER_SETTING):
+            self.progress.write(self.folder / PROGRESS_FILE)
 
 
 class _Watched:
-    """A calculator whose errors are noted as they pass."""
+    """A calculator whose errors are noted as they pass; those of the disk its files are on become one of the set-up."""
 
-    def __init__(self, inner: Any, failure: _Failure) -> None:
-        self._inner, self._failure = inner, failure
+    def __init__(self, inner: Any, failure: _Failure, folder: Path) -> None:
+        self._inner, self._failure, self._folder = inner, failure, folder
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
 
         def call(*arguments: Any) -> Any:
             try:
-                return method(*arguments)
+                with _disk_watched(self._folder):
+                    return method(*arguments)
             except Exception as error:
                 self._failure.error = error
                 raise
 
         return call
+
+
+@contextmanager
+def _disk_watched(folder: Path) -> Iterator[None]:
+    """The engine writes a log: a disk that is full is not the crystal's failure."""
+    try:
+        yield
+    except Exception as error:
+        if is_fault_of_disk(error):
+            raise unwritable(folder, error, setting=_FOLDER_SETTING) from error
+        raise
+
+
+def _no_data_set(symbols: list[str]) -> str:
+    return f"there is no PAW data set of PBE for {', '.join(symbols)}"
+
+
+def _digest(settings: str, crystal: Crystal) -> str:
+    """SHA-256 of a digest of settings and the arrays of a crystal, hexadecimal."""
+    described = hashlib.sha256(settings.encode())
+    for array in (crystal.lattice, crystal.frac_coords, crystal.atomic_numbers):
+        described.update(array.tobytes())
+    return described.hexdigest()
 
 
 def _joined(parts: Iterable[Frames]) -> Frames | None:

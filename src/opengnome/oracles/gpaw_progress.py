@@ -103,14 +103,21 @@ class Progress:
 
 
 def read_progress(path: Path) -> Progress | None:
-    """What `Progress.write` wrote, or None when there is no such file or it is damaged: then all begins anew."""
+    """What `Progress.write` wrote, or None when there is no such file or it is damaged: then all begins anew.
+
+    Raises `OSError` when it is there and cannot be read.
+    """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             noted = json.loads(str(arrays["noted"]))
             stages = [_stage(arrays, number) for number in range(noted.pop("n_stages"))]
             start = Crystal(arrays["start_lattice"], arrays["start_frac_coords"], arrays["atomic_numbers"])
         return Progress(start=start, stages=stages, **noted)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile):
         return None
 
 

@@ -48,7 +48,8 @@ class GpawSettings(Settings):
     max_corrections: int = Field(default=4, ge=0)
     """Steps up the ladder of `gpaw_parameters.LADDER` for one crystal before its calculation has failed."""
     ranks: int = Field(default=1, ge=1)
-    """MPI processes for one crystal, over which GPAW divides k-points first. 1: no MPI."""
+    """MPI processes for one crystal, over which GPAW divides k-points first. 1: no MPI. With a GPAW built without
+    ScaLAPACK no more than the crystal has k-points are started."""
     mpi_command: str = "mpiexec"
     """How they are started, followed by ``-n`` and their number."""
     folder: Path = Path("gpaw")

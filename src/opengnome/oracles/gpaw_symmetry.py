@@ -45,6 +45,23 @@ class SpaceGroup:
         mean: np.ndarray = np.einsum("oki,kl,olj->ij", turns, stress, turns) / len(turns)
         return mean
 
+    def n_kpoints(self, size: tuple[int, int, int], *, gamma: bool) -> int:
+        """K-points of a mesh that no operation, nor time reversal, takes into each other.
+
+        The mesh has `size` divisions along the reciprocal vectors, and a point at Gamma or is shifted by half a
+        division. At least that many are calculated: an engine that finds fewer operations has more.
+        """
+        divisions = np.array(size)
+        points = np.indices(size).reshape(3, -1).T + (0.0 if gamma else 0.5)  # in divisions
+        numbers = np.full(len(points), len(points))
+        for turn in (*self.rotations, *-self.rotations):
+            images = (points / divisions) @ turn * divisions - (0.0 if gamma else 0.5)
+            on_mesh = np.abs(images - np.round(images)).max(axis=1) < 1e-6
+            at = np.round(images).astype(int) % divisions
+            images_at = np.ravel_multi_index(tuple(at.T), size)
+            numbers = np.where(on_mesh, np.minimum(numbers, images_at), numbers)
+        return len(np.unique(numbers))
+
     def _cartesian(self, lattice: np.ndarray) -> np.ndarray:
         """The matrices Q, shape (n_operations, 3, 3): a row vector v becomes v Q."""
         turns: np.ndarray = np.linalg.inv(lattice) @ self.rotations.transpose(0, 2, 1) @ lattice

@@ -4,6 +4,7 @@ An oracle takes a crystal and gives a `Calculation`. One bad crystal is never an
 calculation carries a status and a reason. Only a set-up that would fail every crystal raises.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -34,7 +35,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Every geometry an engine evaluated, in order; frame 0 is the input geometry."""
+    """Every geometry an engine evaluated, in order.
+
+    Frame 0 is the input geometry, unless the `relax` of the oracle says otherwise: after a pre-relaxation at another
+    level it is where that ended.
+    """
 
     positions: np.ndarray
     """Cartesian positions, shape (n_frames, n_atoms, 3), Angstrom."""
@@ -127,5 +132,13 @@ class Oracle(Protocol):
         """Relax one crystal; never raises because of the crystal.
 
         Raises `OracleSetupError` when the engine itself cannot work.
+        """
+        ...
+
+    def check_elements(self, atomic_numbers: Iterable[int]) -> None:
+        """Whether crystals of these elements can be computed, as far as that is known without computing.
+
+        Raises `OracleSetupError` naming all elements that lack something (a potential, a data set, training), and
+        what to do.
         """
         ...

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -39,6 +40,9 @@ class RecordedOracle:
             level=settings.level or (levels[0] if len(levels) == 1 else f"recorded:{self.path.name}"),
             settings_digest=settings.relaxation.digest,
         )
+
+    def check_elements(self, atomic_numbers: Iterable[int]) -> None:
+        """Nothing: a table lacks single crystals, and each that it lacks is told."""
 
     def relax(self, crystal: Crystal) -> Calculation:
         """The recorded answer for one crystal."""

@@ -19,6 +19,7 @@ from opengnome.crystals.geometry import minimum_distance
 from opengnome.crystals.interop import to_ase
 from opengnome.errors import InvalidCrystalError, OracleSetupError
 from opengnome.oracles.oracle import Calculation, Frames, OracleIdentity, Status
+from opengnome.oracles.scratch import is_fault_of_disk
 from opengnome.oracles.settings import RelaxationSettings
 
 _WITH_RESULT = (Status.CONVERGED, Status.UNCONVERGED, Status.TIMED_OUT)
@@ -65,13 +66,16 @@ def relax_with_calculator(
     *,
     settings: RelaxationSettings,
     identity: OracleIdentity,
+    initial: Crystal | None = None,
 ) -> Calculation:
     """Relax `crystal` with the ASE calculator that `make_calculator` gives; record every frame.
 
-    Any exception of the engine becomes status FAILED with its type and message as the reason; frames
-    evaluated before it are kept. Only `OracleSetupError` passes.
+    When this is a later part of a calculation, `initial` is where that began: the limits of the volume ratio count
+    from it. Any exception of the engine becomes status FAILED with its type and message as the reason; frames
+    evaluated before it are kept. Raises `OracleSetupError` when the engine does, or cannot write to its disk.
     """
     start = time.monotonic()
+    initial = initial or crystal
     recorder = FrameRecorder()
     fmax: float | None = None
     try:
@@ -79,15 +83,19 @@ def relax_with_calculator(
         if stop is None:
             deadline = start + settings.timeout_s
             with _without_logm_warnings():
-                stop, fmax = _minimize(crystal, make_calculator(), settings, recorder, deadline)
+                stop, fmax = _minimize(crystal, make_calculator(), settings, recorder, deadline, initial)
     except OracleSetupError:
         raise
     except Exception as error:  # one crystal's failure is its record, whatever the engine threw
+        if is_fault_of_disk(error):
+            raise OracleSetupError(
+                f"the engine cannot write its files: {error}; make room there and run it again"
+            ) from error
         stop = Stop(Status.FAILED, f"{type(error).__name__}: {error}")
     frames = recorder.frames()
     n_frames = 0 if frames is None else len(frames)
     return calculation_of(
-        crystal,
+        initial,
         stop,
         frames,
         n_steps=max(0, n_frames - 1),
@@ -136,7 +144,12 @@ def calculation_of(
 
 
 def _minimize(
-    crystal: Crystal, calculator: Any, settings: RelaxationSettings, recorder: FrameRecorder, deadline: float
+    crystal: Crystal,
+    calculator: Any,
+    settings: RelaxationSettings,
+    recorder: FrameRecorder,
+    deadline: float,
+    initial: Crystal,
 ) -> tuple[Stop, float | None]:
     """Step until something ends it; the largest generalised force (None unless finite) comes along."""
     atoms, target, optimizer = _set_up(crystal, calculator, settings)
@@ -144,7 +157,7 @@ def _minimize(
     # irun yields after the first evaluation and after every step, before the next geometry is evaluated
     for converged in optimizer.irun(fmax=settings.fmax, steps=settings.max_steps):
         recorder.record(atoms, with_stress=settings.relax_cell)
-        stop = frame_stop(crystal, recorder, settings)
+        stop = frame_stop(initial, recorder, settings)
         if stop is not None:
             return stop, None
         fmax = float(np.linalg.norm(target.get_forces(), axis=1).max())
@@ -194,7 +207,7 @@ def density_stop(crystal: Crystal, settings: RelaxationSettings) -> Stop | None:
 
 
 def frame_stop(initial: Crystal, recorder: FrameRecorder, settings: RelaxationSettings) -> Stop | None:
-    """Why the last frame ends the relaxation, or None."""
+    """Why the last frame ends the relaxation, or None; volumes count from `initial`."""
     energy, forces, stress = recorder.energies[-1], recorder.forces[-1], recorder.stresses[-1]
     stress_finite = np.isfinite(stress).all() or not settings.relax_cell
     if not (np.isfinite(energy) and np.isfinite(forces).all() and stress_finite):

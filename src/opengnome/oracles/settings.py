@@ -56,10 +56,19 @@ class RelaxationSettings(Settings):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-_DFT_ENGINES = ("gpaw", "vasp", "espresso")
+DFT_ENGINES = ("gpaw", "vasp", "espresso")
 """Oracles with a section of their own, which has their name."""
-_DFT_TIMEOUT_S = 86400.0
-"""Wall time for a crystal where an evaluation takes minutes and not milliseconds."""
+DFT_TIMEOUT_S = 86400.0
+"""Wall time in seconds for a crystal where an evaluation takes minutes and not milliseconds."""
+
+
+def dft_relaxation(relaxation: RelaxationSettings | None = None) -> RelaxationSettings:
+    """`relaxation` with the time limit of density-functional oracles, `DFT_TIMEOUT_S`, where it was given none."""
+    given = relaxation or RelaxationSettings()
+    if "timeout_s" in given.model_fields_set:
+        return given
+    return given.model_copy(update={"timeout_s": DFT_TIMEOUT_S})
+
 
 MACHINE_SETTINGS: dict[str, set[str]] = {
     "gpaw": set(gpaw_settings.MACHINE_SETTINGS),
@@ -102,7 +111,7 @@ class OracleSettings(Settings):
     @classmethod
     def _complete_engine(cls, data: Any) -> Any:
         """A density-functional oracle gets its section and its time limit."""
-        if not isinstance(data, Mapping) or data.get("name") not in _DFT_ENGINES:
+        if not isinstance(data, Mapping) or data.get("name") not in DFT_ENGINES:
             return data
         completed = dict(data)
         if completed.get(data["name"]) is None:
@@ -111,7 +120,7 @@ class OracleSettings(Settings):
         if isinstance(relaxation, RelaxationSettings):
             relaxation = relaxation.model_dump(exclude_unset=True)
         if isinstance(relaxation, Mapping):
-            completed["relaxation"] = {"timeout_s": _DFT_TIMEOUT_S, **relaxation}
+            completed["relaxation"] = {"timeout_s": DFT_TIMEOUT_S, **relaxation}
         return completed
 
     @model_validator(mode="after")
@@ -124,9 +133,9 @@ class OracleSettings(Settings):
             raise ValueError(f'calculator is a setting of the ase oracle, but name = "{self.name}"')
         if self.name == "chgnet" and self.level is not None:
             raise ValueError("the level of the chgnet oracle is fixed by its weights; leave level out")
-        if self.name in _DFT_ENGINES and self.level is not None:
+        if self.name in DFT_ENGINES and self.level is not None:
             raise ValueError(f"the level of the {self.name} oracle follows from its settings; leave level out")
-        for engine in _DFT_ENGINES:
+        for engine in DFT_ENGINES:
             if self.name != engine and getattr(self, engine) is not None:
                 raise ValueError(f'{engine} is a section of the {engine} oracle, but name = "{self.name}"')
         return self
@@ -142,7 +151,7 @@ class OracleSettings(Settings):
         those made before an engine was added stay.
         """
         written: dict[str, Any] = write(self)
-        return {key: value for key, value in written.items() if key == self.name or key not in _DFT_ENGINES}
+        return {key: value for key, value in written.items() if key == self.name or key not in DFT_ENGINES}
 
 
 def engine_digest(section: GpawSettings | VaspSettings | EspressoSettings, relaxation: RelaxationSettings) -> str:

@@ -5,6 +5,7 @@ files: a step that converged is never run again, a step that was killed goes on 
 steps before the crash stay among the frames.
 """
 
+import errno
 import hashlib
 import importlib.util
 import shlex
@@ -21,12 +22,16 @@ from opengnome.crystals.elements import SYMBOLS
 from opengnome.errors import OracleSetupError, SettingsError
 from opengnome.oracles.folder_lock import locked
 from opengnome.oracles.oracle import Calculation, Frames, OracleIdentity, Status
-from opengnome.oracles.relaxation import FrameRecorder, Stop, calculation_of, density_stop, failed, frame_stop
-from opengnome.oracles.settings import RelaxationSettings, engine_digest
+from opengnome.oracles.relaxation import FrameRecorder, Stop, calculation_of, density_stop, frame_stop
+from opengnome.oracles.scratch import is_fault_of_disk, unwritable
+from opengnome.oracles.settings import RelaxationSettings, dft_relaxation, engine_digest
+from opengnome.oracles.tether import no_space
 from opengnome.oracles.vasp_folder import (
     clean,
+    earlier_actions,
+    earlier_corrections,
+    earlier_frames,
     how_it_ended,
-    interrupted_frames,
     last_line,
     note_end,
     prepare_folder,
@@ -41,7 +46,7 @@ from opengnome.oracles.vasp_inputs import (
     vasp_input,
 )
 from opengnome.oracles.vasp_outputs import VaspOutput, join_frames, read_output
-from opengnome.oracles.vasp_settings import VaspSettings
+from opengnome.oracles.vasp_settings import R2SCAN_ENERGY_RANGE, VaspSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +54,7 @@ class _StepResult:
     step: Step
     stop: Stop
     parts: tuple[Frames | None, ...]
-    """The frames of the interrupted runs of the step, then those of the last one."""
+    """The frames of the runs before the last one, interrupted or corrected, then those of the last one."""
     output: VaspOutput | None
     """Of the last run; None when there was no time to start one."""
     corrections: tuple[str, ...]
@@ -67,7 +72,7 @@ class VaspOracle:
 
     def __init__(self, settings: VaspSettings | None = None, relaxation: RelaxationSettings | None = None) -> None:
         self.settings = settings or VaspSettings()
-        self.relaxation = relaxation or RelaxationSettings()
+        self.relaxation = dft_relaxation(relaxation)
         _check_relaxation(self.relaxation)
         _check_set_up(self.settings)
         self.identity = OracleIdentity(
@@ -96,33 +101,44 @@ class VaspOracle:
     def relax(self, crystal: Crystal) -> Calculation:
         """Relax one crystal, or go on where a killed calculation of it stopped.
 
-        The frames are all ionic steps of the oracle's level in order: n_steps + 1 of them, of which the first
-        of each further relaxation and the static calculation repeat a geometry with a new basis or mesh. The
-        result is the last. Raises `OracleSetupError` when a potential is missing or VASP cannot be started.
+        The frames are all ionic steps of the oracle's level in order, those before a crash of the program or a
+        correction by custodian too: n_steps + 1 of them. The first of each further relaxation and the static
+        calculation repeat a geometry with a new basis or mesh, and a corrected run may begin again at the geometry
+        of the one before. Frame 0 is the input, unless the electrons never converged there (then custodian went on
+        from where VASP had got, or changed the cell, which `corrections` tells) or the functional is r2SCAN (then
+        it is where the PBE relaxation ended). The result is the last frame.
+
+        While another process calculates this crystal, this one waits for it and reads what it left. Raises
+        `OracleSetupError` when a potential is missing, VASP cannot be started, or the disk is full.
         """
-        start = time.monotonic()
+        asked = time.monotonic()
         stop = density_stop(crystal, self.relaxation)
         if stop is not None:
-            seconds = time.monotonic() - start
-            return calculation_of(crystal, stop, None, n_steps=0, fmax=None, seconds=seconds, identity=self.identity)
+            return self._without_frames(crystal, stop, seconds=time.monotonic() - asked)
         check_potentials(crystal.symbols, self.settings)
         folder = self.folder_of(crystal)
-        with locked(folder, setting="vasp.folder") as is_ours:
+        limit_s = self.relaxation.timeout_s
+        with locked(folder, setting="vasp.folder", wait_s=limit_s) as is_ours:
             if not is_ours:
-                return failed(
-                    crystal, f"another process is calculating this crystal in {folder}", identity=self.identity
-                )
-            calculation = self._calculate(crystal, folder, start)
+                reason = f"{limit_s:g} s passed while another process was calculating this crystal in {folder}"
+                return self._without_frames(crystal, Stop(Status.TIMED_OUT, reason), seconds=0.0)
+            calculation = self._calculate(crystal, folder, deadline=asked + limit_s)
             clean(folder, self.settings, calculation.status)
         return calculation
 
-    def _calculate(self, crystal: Crystal, folder: Path, start: float) -> Calculation:
+    def _without_frames(self, crystal: Crystal, stop: Stop, *, seconds: float) -> Calculation:
+        return calculation_of(crystal, stop, None, n_steps=0, fmax=None, seconds=seconds, identity=self.identity)
+
+    def _calculate(self, crystal: Crystal, folder: Path, *, deadline: float) -> Calculation:
+        start = time.monotonic()
         results: list[_StepResult] = []
         try:
-            stop = self._run_steps(crystal, folder, start + self.relaxation.timeout_s, results)
+            stop = self._run_steps(crystal, folder, deadline, results)
         except OracleSetupError:
             raise
-        except Exception as error:  # one crystal's failure is its record: a full disk, a handler's own error
+        except Exception as error:  # one crystal's failure is its record, for instance a handler's own error
+            if is_fault_of_disk(error):
+                raise unwritable(folder, error, setting="vasp.folder") from error
             stop = Stop(Status.FAILED, f"{type(error).__name__}: {error}; see {folder}")
         parts = [part for result in results if result.step.counts for part in result.parts]
         frames = join_frames(parts, crystal.frac_coords)
@@ -146,67 +162,85 @@ class VaspOracle:
     def _run_steps(self, crystal: Crystal, folder: Path, deadline: float, results: list[_StepResult]) -> Stop:
         """Step after step until one does not converge; `results` is filled as they end."""
         order = PoscarOrder.of(crystal)
-        geometry, band_gap = crystal, None
+        geometry, before = crystal, None
         for step in plan_steps(self.settings, max_steps=self.relaxation.max_steps):
-            result = self._run_step(step, geometry, band_gap, order, folder / step.name, deadline)
+            result = self._run_step(step, geometry, before, order, folder / step.name, deadline)
             results.append(result)
             stop = result.stop
             if result.last is not None:
-                stop = _last_frame_stop(crystal, result.last, self.relaxation) or stop
+                stop = _last_frame_stop(crystal, result.last, _limits(self.relaxation, step)) or stop
             if stop.status is not Status.CONVERGED or result.last is None or result.output is None:
                 return replace(stop, reason=f"{step.name}: {stop.reason}; see {folder / step.name}")
             geometry = result.last.crystal(-1, crystal.atomic_numbers)
-            band_gap = result.output.band_gap
+            before = result.output
         return Stop(Status.CONVERGED)
 
     def _run_step(
         self,
         step: Step,
         geometry: Crystal,
-        band_gap: float | None,
+        output_before: VaspOutput | None,
         order: PoscarOrder,
         folder: Path,
         deadline: float,
     ) -> _StepResult:
-        """Run one step from `geometry`, or take its result from `folder`, or go on with what is there."""
+        """Run one step from `geometry`, or take its result from `folder`, or go on with what is there.
+
+        `output_before` is of the step before, whose band gap and moments this one may begin with.
+        """
         before = how_it_ended(folder)
         if before.status is Status.CONVERGED:
             output = read_output(folder, order)
             if output.frames is not None:  # else its files are gone, and it is run again
-                parts = (*interrupted_frames(folder, step, order), output.frames)
+                parts = (*earlier_frames(folder, step, order, output), output.frames)
                 return _StepResult(step, Stop(Status.CONVERGED), parts, output, before.corrections, before.seconds)
         geometry = prepare_folder(folder, step, geometry, order, before.status)
-        earlier = interrupted_frames(folder, step, order)
         begun = time.monotonic()
         inputs = vasp_input(
-            order.to_poscar(geometry), step, self.settings, relax_cell=self.relaxation.relax_cell, band_gap=band_gap
+            order.to_poscar(geometry),
+            step,
+            self.settings,
+            relax_cell=self.relaxation.relax_cell,
+            band_gap=None if output_before is None else output_before.band_gap,
+            moments=None if output_before is None else output_before.site_moments,
         )
         inputs.write_input(str(folder))
         if time.monotonic() > deadline:
             reason = f"{self.relaxation.timeout_s:g} s passed before it was started"
-            return _StepResult(step, Stop(Status.TIMED_OUT, reason), earlier, None, (), earlier_s=0.0)
-        from opengnome.oracles.vasp_run import run_vasp
+            parts = earlier_frames(folder, step, order, None)
+            return _StepResult(
+                step, Stop(Status.TIMED_OUT, reason), parts, None, earlier_corrections(folder), earlier_s=0.0
+            )
+        from opengnome.oracles.vasp_run import change_inputs, run_vasp
 
+        change_inputs(folder, earlier_actions(folder))
         ended = run_vasp(folder, self.settings, deadline=deadline)
         output = read_output(folder, order)
         stop = self._verdict(output, ended.error, timed_out=ended.timed_out, folder=folder)
+        corrections = (*earlier_corrections(folder), *ended.corrections)
         note_end(
             folder,
             stop.status,
             stop.reason,
             seconds=time.monotonic() - begun,
-            corrections=ended.corrections,
+            corrections=corrections,
             magnetization=output.magnetization,
         )
-        return _StepResult(step, stop, (*earlier, output.frames), output, ended.corrections, earlier_s=0.0)
+        parts = earlier_frames(folder, step, order, output)
+        return _StepResult(step, stop, (*parts, output.frames), output, corrections, earlier_s=0.0)
 
     def _verdict(self, output: VaspOutput, error: str, *, timed_out: bool, folder: Path) -> Stop:
-        """How a run ended; an `error` that custodian leaves is a failure even when the files look well."""
+        """How a run ended; an `error` that custodian leaves is a failure even when the files look well.
+
+        Raises `OracleSetupError` when VASP had no space to write to.
+        """
         if timed_out:
             return Stop(Status.TIMED_OUT, f"{self.relaxation.timeout_s:g} s passed")
         converged = output.electronic_converged and output.ionic_converged
         if converged and not error:
             return Stop(Status.CONVERGED)
+        if said := no_space(folder / "std_err.txt", folder / "vasp.out"):
+            raise unwritable(folder, OSError(errno.ENOSPC, said), setting="vasp.folder")
         if output.is_complete and not converged:
             which = "electronic" if not output.electronic_converged else "ionic"
             return Stop(Status.UNCONVERGED, f"the {which} steps did not converge" + (f": {error}" if error else ""))
@@ -238,6 +272,15 @@ def _check_set_up(settings: VaspSettings) -> None:
                 f"there is no executable {program!r} on the PATH; load the module of VASP, or set vasp.{name}"
             )
     potentials_root(settings)
+
+
+def _limits(relaxation: RelaxationSettings, step: Step) -> RelaxationSettings:
+    """The limits of a step: those of `relaxation`, but `R2SCAN_ENERGY_RANGE` where no other range was set."""
+    name = "energy_per_atom_range"
+    default = RelaxationSettings.model_fields[name].default
+    if step.functional != "r2scan" or relaxation.energy_per_atom_range != default:
+        return relaxation
+    return relaxation.model_copy(update={name: R2SCAN_ENERGY_RANGE})
 
 
 def _last_frame_stop(initial: Crystal, frames: Frames, relaxation: RelaxationSettings) -> Stop | None:

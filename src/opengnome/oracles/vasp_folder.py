@@ -2,15 +2,21 @@
 
 import json
 import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.replacement import replace_file
 from opengnome.oracles.oracle import Frames, Status
+from opengnome.oracles.tether import end_orphan
 from opengnome.oracles.vasp_inputs import PoscarOrder, Step
-from opengnome.oracles.vasp_outputs import read_contcar, read_output
+from opengnome.oracles.vasp_outputs import VaspOutput, read_contcar, read_output
 from opengnome.oracles.vasp_settings import VaspSettings
 
 ENDED_FILE = "ended.json"
@@ -19,6 +25,10 @@ ENDED_FILE = "ended.json"
 _OUTPUTS = ("vasprun.xml", "OUTCAR", "OSZICAR", "CONTCAR", "XDATCAR", "vasp.out", "std_err.txt", "custodian.json")
 _GOES_ON = (Status.UNCONVERGED, Status.TIMED_OUT)
 """A step that ended so is continued when the crystal is asked for again; after another end it starts anew."""
+
+_ARCHIVES = "error.*.tar*"
+"""Where custodian puts the files of a run before it corrects something and starts VASP again; numbered from 1, and
+unpacked from .tar.gz to .tar when another run begins in the folder or above."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +55,36 @@ def prepare_folder(folder: Path, step: Step, geometry: Crystal, order: PoscarOrd
     if not (folder / "POSCAR").exists():
         folder.mkdir(parents=True, exist_ok=True)
         return geometry
-    from opengnome.oracles.vasp_run import end_orphan
-
     end_orphan(folder)
     if status is not None and status not in _GOES_ON:
         folder.rename(_next_name(folder.parent, f"{folder.name}.failed"))
         folder.mkdir()
         return geometry
     if step.kind == "relax":
-        frames = read_output(folder, order).frames
-        last = geometry if frames is None else frames.crystal(-1, geometry.atomic_numbers)
-        geometry = read_contcar(folder, order, geometry) or last
+        geometry = _where_it_was(folder, order, geometry) or geometry
     (folder / ENDED_FILE).unlink(missing_ok=True)
-    kept = [folder / name for name in _OUTPUTS if (folder / name).exists()]
+    kept = [folder / name for name in _OUTPUTS if (folder / name).exists()] + list(folder.glob(_ARCHIVES))
     if kept:
         aside = _next_name(folder, "interrupted")
         aside.mkdir()
         for path in kept:
             path.rename(aside / path.name)
     return geometry
+
+
+def _where_it_was(folder: Path, order: PoscarOrder, crystal: Crystal) -> Crystal | None:
+    """The geometry that VASP would have evaluated next, else the last one it evaluated; None when there is none.
+
+    A run that was stopped in its first ionic step has neither, but the one before it may.
+    """
+    for run in (folder, *reversed(_interrupted(folder))):
+        contcar = read_contcar(run, order, crystal)
+        if contcar is not None:
+            return contcar
+        frames = read_output(run, order).frames
+        if frames is not None:
+            return frames.crystal(-1, crystal.atomic_numbers)
+    return None
 
 
 def _next_name(folder: Path, stem: str) -> Path:
@@ -73,12 +94,114 @@ def _next_name(folder: Path, stem: str) -> Path:
     return folder / f"{stem}.{number}"
 
 
-def interrupted_frames(folder: Path, step: Step, order: PoscarOrder) -> tuple[Frames | None, ...]:
-    """The ionic steps of the runs that were stopped, in order; a static calculation has none worth keeping."""
+def earlier_frames(folder: Path, step: Step, order: PoscarOrder, last: VaspOutput | None) -> tuple[Frames | None, ...]:
+    """The ionic steps of all runs of a step before the `last` one, in order.
+
+    These are the runs that were interrupted and those that custodian corrected. One that computed something else
+    than `last` (with another smearing, see `NUMERICS`) does not count; of a corrected one only ionic steps with
+    converged electrons and an energy below zero do: the rest is what the correction was for. A static calculation
+    has none worth keeping.
+    """
     if step.kind == "static":
         return ()
-    folders = sorted(folder.glob("interrupted.*"), key=lambda path: int(path.suffix[1:]))
-    return tuple(read_output(path, order).frames for path in folders)
+    outputs: list[VaspOutput] = []
+    for run in _interrupted(folder):
+        outputs += [*_corrected_runs(run, order), read_output(run, order)]
+    outputs += _corrected_runs(folder, order)
+    wanted = None if last is None or last.frames is None else last.numerics
+    return tuple(output.frames for output in outputs if wanted in (None, output.numerics))
+
+
+def earlier_corrections(folder: Path) -> tuple[str, ...]:
+    """What custodian changed in the runs of a step that were interrupted."""
+    return tuple(_describe(correction) for correction in _noted_corrections(folder))
+
+
+def earlier_actions(folder: Path) -> list[dict[str, Any]]:
+    """The changes of INCAR and KPOINTS among them, as custodian writes them, in order."""
+    actions = [action for correction in _noted_corrections(folder) for action in correction["actions"]]
+    return [action for action in actions if action.get("dict") in ("INCAR", "KPOINTS")]
+
+
+def _noted_corrections(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for run in _interrupted(folder):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # the file may have been cut
+            log = json.loads((run / "custodian.json").read_text())
+            found += [correction for part in log for correction in part["corrections"] if correction["actions"]]
+    return found
+
+
+def described(log: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Custodian's log as it is or as custodian.json has it: a line per correction."""
+    return tuple(_describe(correction) for run in log for correction in run["corrections"] if correction["actions"])
+
+
+def _describe(correction: Mapping[str, Any]) -> str:
+    """One correction, e.g. "brmix: INCAR IMIX = 1 (VaspErrorHandler)"."""
+    changes = []
+    for action in correction["actions"]:
+        where = str(action.get("dict") or action.get("file") or "")
+        for verb, values in action.get("action", {}).items():
+            if verb == "_set":
+                changes += [f"{where} {tag} = {value}" for tag, value in values.items()]
+            elif verb == "_file_copy":
+                changes.append(f"{where} copied to {values['dest']}")
+            else:
+                changes.append(f"{where} {verb} {values}")
+    handler = correction["handler"]
+    name = handler["@class"] if isinstance(handler, Mapping) else type(handler).__name__
+    return f"{', '.join(map(str, correction['errors']))}: {', '.join(changes)} ({name})"
+
+
+def _interrupted(folder: Path) -> list[Path]:
+    return sorted(folder.glob("interrupted.*"), key=_number)
+
+
+def _number(path: Path) -> int:
+    """Of "interrupted.2" or "error.2.tar.gz"."""
+    return int(path.name.split(".")[1])
+
+
+def _corrected_runs(run: Path, order: PoscarOrder) -> list[VaspOutput]:
+    """What custodian's archives of a folder hold, in order.
+
+    A run is archived once for each correction that follows it, and the one that is given up is archived too though
+    its files stay: each counts once.
+    """
+    following = b""
+    with suppress(OSError):
+        following = (run / "vasprun.xml").read_bytes()
+    outputs: list[VaspOutput] = []
+    for archive in sorted(run.glob(_ARCHIVES), key=_number, reverse=True):
+        content = _archived_vasprun(archive)
+        if content and content != following:
+            outputs.insert(0, _sound_output(content, run, order))
+            following = content
+    return outputs
+
+
+def _archived_vasprun(archive: Path) -> bytes:
+    """The vasprun.xml of an archive; empty when there is none, or the archive is damaged."""
+    with suppress(tarfile.TarError, EOFError, OSError, zlib.error), tarfile.open(archive) as files:
+        for name in files.getnames():
+            member = files.extractfile(name) if Path(name).name == "vasprun.xml" else None
+            if member is not None:
+                return member.read()
+    return b""
+
+
+def _sound_output(vasprun: bytes, run: Path, order: PoscarOrder) -> VaspOutput:
+    """A run that custodian corrected, with the frames that count."""
+    with tempfile.TemporaryDirectory(dir=run) as unpacked:
+        (Path(unpacked) / "vasprun.xml").write_bytes(vasprun)
+        output = read_output(Path(unpacked), order, only_converged=True)
+    frames = output.frames
+    if frames is None:
+        return output
+    sound = frames.energies < 0
+    arrays = (frames.positions, frames.lattices, frames.energies, frames.forces, frames.stresses)
+    return replace(output, frames=Frames(*(array[sound] for array in arrays)) if sound.any() else None)
 
 
 def how_it_ended(folder: Path) -> Ended:

@@ -19,7 +19,7 @@ import numpy as np
 
 from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.elements import SYMBOLS
-from opengnome.crystals.interop import to_pymatgen
+from opengnome.crystals.interop import from_pymatgen, to_pymatgen
 from opengnome.crystals.symmetry import space_group_number
 from opengnome.errors import OracleSetupError
 from opengnome.oracles.vasp_settings import VaspSettings
@@ -31,6 +31,13 @@ is the same."""
 
 OLD_RELEASE, NEW_RELEASE = "PBE", "PBE_54"
 """Releases of potentials by pymatgen's names: that of the Materials Project's PBE, and that of its r2SCAN."""
+
+METAL_SMEARING: dict[str, Any] = {"ISMEAR": 2, "SIGMA": 0.2}
+"""What custodian's IncorrectSmearingHandler changes in the relaxation of a metal, which it runs again: the tetrahedron
+method of MPRelaxSet has wrong forces there."""
+
+NO_DENSITIES: dict[str, Any] = dict.fromkeys(("LAECHG", "LCHARG", "LELF", "LVHAR", "LVTOT", "LWAVE"), False)
+"""Files that the input sets write and nothing here reads, hundreds of MB per crystal; `incar` may ask for them."""
 
 _FIRST_HEXAGONAL_SPACE_GROUP, _LAST_HEXAGONAL_SPACE_GROUP = 143, 194
 """P3 to P6_3/mmc: the trigonal and hexagonal crystal systems, together the hexagonal family."""
@@ -116,12 +123,21 @@ class PoscarOrder:
 
 
 def vasp_input(
-    crystal: Crystal, step: Step, settings: VaspSettings, *, relax_cell: bool, band_gap: float | None
+    crystal: Crystal,
+    step: Step,
+    settings: VaspSettings,
+    *,
+    relax_cell: bool,
+    band_gap: float | None,
+    moments: np.ndarray | None = None,
 ) -> Any:
     """The pymatgen `VaspInput` (INCAR, KPOINTS or None, POSCAR, POTCAR) of one step.
 
-    `crystal` is in the POSCAR's order; `band_gap` in eV is that of the step before, which sets the k-point
-    spacing and the smearing of r2SCAN (None: as for a metal, with Gaussian smearing).
+    `crystal` is in the POSCAR's order. `band_gap` in eV is that of the step before: it sets the k-point spacing and
+    the smearing of r2SCAN (None: as for a metal, with Gaussian smearing), and the second relaxation of what the first
+    one found to be a metal has the smearing that custodian gave the first. `moments`, Bohr magnetons, are those with
+    which the step before ended, shape (n_atoms,): a static calculation and the r2SCAN steps start with them, as the
+    Materials Project's do; the relaxations start anew with the moments of the input set.
     Raises `OracleSetupError` when a potential is missing.
     """
     from pymatgen.io.vasp.inputs import Potcar, VaspInput
@@ -134,32 +150,40 @@ def vasp_input(
         warnings.filterwarnings("ignore", category=BadInputSetWarning)
         warnings.filterwarnings("ignore", message="Co without an oxidation state")
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # pymatgen's use of spglib
-        inputs = _input_set(crystal, step, settings, relax_cell=relax_cell, band_gap=band_gap)
+        structure = to_pymatgen(crystal)
+        if moments is not None and len(moments) == crystal.n_atoms and _goes_on_with_moments(step):
+            structure.add_site_property("magmom", moments.tolist())
+        inputs = _input_set(structure, step, settings, relax_cell=relax_cell, band_gap=band_gap)
         symbols = inputs.potcar_symbols
         potcar = Potcar(functional=NEW_RELEASE if step.functional == "r2scan" else OLD_RELEASE)
         potcar.extend(_read_potential(symbol, releases, settings) for symbol in symbols)
         return VaspInput(incar=inputs.incar, kpoints=inputs.kpoints, poscar=inputs.poscar, potcar=potcar)
 
 
-def _input_set(
-    crystal: Crystal, step: Step, settings: VaspSettings, *, relax_cell: bool, band_gap: float | None
-) -> Any:
+def _input_set(structure: Any, step: Step, settings: VaspSettings, *, relax_cell: bool, band_gap: float | None) -> Any:
     from pymatgen.io.vasp.sets import MPRelaxSet, MPScanRelaxSet, MPScanStaticSet, MPStaticSet
 
-    options: dict[str, Any] = {"sort_structure": False, "user_incar_settings": dict(settings.incar)}
+    incar = NO_DENSITIES | settings.incar
+    options: dict[str, Any] = {"sort_structure": False, "user_incar_settings": incar}
     if step.kind == "relax" and not relax_cell:
-        options["user_incar_settings"]["ISIF"] = 2
+        incar["ISIF"] = 2
     if step.functional == "r2scan":
         scan = MPScanStaticSet if step.kind == "static" else MPScanRelaxSet
-        return scan(to_pymatgen(crystal), bandgap=band_gap, **options)
+        return scan(structure, bandgap=band_gap, **options)
+    if step.kind == "relax" and band_gap == 0.0:
+        options["user_incar_settings"] = METAL_SMEARING | incar
     if step.functional == "pbe":
         options["user_incar_settings"]["LDAU"] = False
     if not step.counts:
         options["user_potcar_functional"] = NEW_RELEASE  # the potentials of the r2SCAN steps that follow
         options["user_potcar_settings"] = _NEW_SYMBOLS
-    options["force_gamma"] = settings.preset == "gnome" and is_hexagonal(crystal)
+    options["force_gamma"] = settings.preset == "gnome" and is_hexagonal(from_pymatgen(structure))
     pbe = MPStaticSet if step.kind == "static" else MPRelaxSet
-    return pbe(to_pymatgen(crystal), **options)
+    return pbe(structure, **options)
+
+
+def _goes_on_with_moments(step: Step) -> bool:
+    return step.kind == "static" or step.functional == "r2scan"
 
 
 def is_hexagonal(crystal: Crystal) -> bool:
@@ -207,11 +231,11 @@ def potentials_root(settings: VaspSettings) -> Path:
 
 def check_potentials(symbols: Iterable[str], settings: VaspSettings) -> None:
     """Raises `OracleSetupError` naming every potential that these elements need in any step and lack."""
-    root = potentials_root(settings)
+    root, wanted = potentials_root(settings), sorted(set(symbols))
     missing: dict[str, str] = {}
     for step in plan_steps(settings):
         names, releases = potential_symbols(step), potential_releases(step, settings)
-        for symbol in sorted(set(symbols)):
+        for symbol in wanted:
             name, release = names.get(symbol, symbol), releases[symbol]
             if _find_potential(root, name, release) is None:
                 missing[f"{name} of {release}"] = str(root / _release_folder(release) / f"POTCAR.{name}")

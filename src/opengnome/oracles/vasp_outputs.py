@@ -1,7 +1,7 @@
 """What VASP answered: every ionic step of a run in our units and the order of the input crystal."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,10 @@ from opengnome.units import GPA_IN_EV_PER_A3
 
 KBAR_IN_EV_PER_A3 = 0.1 * GPA_IN_EV_PER_A3
 """VASP writes stress in kilobar, positive under compression."""
+
+
+NUMERICS: tuple[str, ...] = ("ENMAX", "PREC", "LREAL", "ISMEAR", "SIGMA", "KSPACING")
+"""What custodian's corrections may change of what a run computes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,27 +41,39 @@ class VaspOutput:
     """From the eigenvalues on the mesh of the run, eV; 0 for a metal."""
     magnetization: float | None
     """Total moment of the cell, Bohr magnetons; None without spin."""
+    site_moments: np.ndarray | None
+    """Moments of the atoms in the POSCAR's order, shape (n_atoms,), Bohr magnetons; None without spin."""
+    numerics: tuple[Any, ...]
+    """Values of `NUMERICS` in this run: energies and forces of runs with equal ones go together."""
     version: str
     """VASP's version; empty when nothing could be read."""
 
 
-def read_output(folder: Path, order: PoscarOrder) -> VaspOutput:
-    """Read vasprun.xml and OUTCAR of `folder`, whatever is left of them; never raises because of the files."""
+def read_output(folder: Path, order: PoscarOrder, *, only_converged: bool = False) -> VaspOutput:
+    """Read vasprun.xml and OUTCAR of `folder`, whatever is left of them; never raises because of the files.
+
+    With `only_converged` the frames lack the ionic steps whose electrons did not converge.
+    """
     run, is_complete = _read_vasprun(folder / "vasprun.xml")
     if run is None:
-        return VaspOutput(None, False, False, False, None, None, "")
+        return VaspOutput(None, False, False, False, None, None, None, (), "")
     steps = [step for step in run.ionic_steps if _is_whole(step)]
     electronic_converged = is_complete and bool(steps) and bool(run.converged_electronic)
     if steps and _is_cut_short(steps[-1], run.parameters):
         steps, electronic_converged = steps[:-1], False
+    if only_converged:
+        steps = [step for step in steps if len(step["electronic_steps"]) < run.parameters.get("NELM", 60)]
     outcar = _read_outcar(folder / "OUTCAR")
+    has_spin = run.parameters.get("ISPIN", 1) == 2
     return VaspOutput(
         frames=_frames(steps, order),
         is_complete=is_complete and bool(steps),
         electronic_converged=electronic_converged,
         ionic_converged=is_complete and bool(run.converged_ionic) and not outcar.was_stopped,
         band_gap=_band_gap(run) if is_complete else None,
-        magnetization=outcar.magnetization if is_complete and run.parameters.get("ISPIN", 1) == 2 else None,
+        magnetization=outcar.magnetization if is_complete and has_spin else None,
+        site_moments=outcar.site_moments if is_complete and has_spin else None,
+        numerics=tuple(str(run.parameters.get(tag)) for tag in NUMERICS),
         version=str(run.vasp_version),
     )
 
@@ -166,24 +182,42 @@ def _band_gap(run: Any) -> float | None:
     return max(0.0, float(run.eigenvalue_band_properties[0]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Outcar:
     magnetization: float | None = None
+    site_moments: np.ndarray | None = None
     was_stopped: bool = False
 
 
 def _read_outcar(path: Path) -> _Outcar:
-    """The last moment, and whether a STOPCAR ended the run, which vasprun.xml does not tell.
+    """The last moments, and whether a STOPCAR ended the run, which vasprun.xml does not tell.
 
     pymatgen's `Outcar` reads all the rest too, which takes seconds.
     """
     if not path.is_file():
         return _Outcar()
     moment, was_stopped = None, False
+    rows: list[float] = []
     with path.open(errors="replace") as lines:
         for line in lines:
             if line.lstrip().startswith("number of electron "):
                 moment = line
+            elif line.startswith(" magnetization (x)"):
+                rows = _moments_of(lines)
             was_stopped = was_stopped or "stop encountered!" in line  # "soft stop ..." and "hard stop ..."
     words = [] if moment is None else moment.partition("magnetization")[2].split()
-    return _Outcar(float(words[0]) if words else None, was_stopped)
+    return _Outcar(float(words[0]) if words else None, np.array(rows) if rows else None, was_stopped)
+
+
+def _moments_of(lines: Iterator[str]) -> list[float]:
+    """The last column of a table of OUTCAR, which begins with a blank line, names of the columns and a rule."""
+    for line in lines:
+        if line.startswith("----"):
+            break
+    rows = []
+    for line in lines:
+        words = line.split()
+        if not words or not words[0].isdigit():
+            break
+        rows.append(float(words[-1]))
+    return rows

@@ -4,25 +4,26 @@ Custodian starts VASP in a folder, looks at its files every few seconds, and on 
 the inputs and starts it again; custodian.json of the folder has every correction.
 """
 
-import json
 import os
 import shlex
+import shutil
 import signal
-import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from custodian import Custodian
 from custodian.custodian import CustodianError, ErrorHandler
 from custodian.vasp import handlers as vasp_handlers
+from custodian.vasp.interpreter import VaspModder
 from custodian.vasp.jobs import VaspJob
 from custodian.vasp.validators import VaspFilesValidator, VasprunXMLValidator
 
 from opengnome.errors import OracleSetupError
+from opengnome.oracles.tether import CANNOT_START, PROCESS_FILE, note_process, tethered
+from opengnome.oracles.vasp_folder import described
 from opengnome.oracles.vasp_settings import VaspSettings
 
 HANDLERS: tuple[str, ...] = (
@@ -40,9 +41,6 @@ HANDLERS: tuple[str, ...] = (
 )
 """Custodian's handlers, in order of priority. Its WalltimeHandler is not among them: it keeps the start of the
 first calculation of the process in an environment variable, so that every later one would be out of time."""
-
-PROCESS_FILE = "process.json"
-"""Who runs VASP in a folder: left behind when the program is killed, while VASP may go on."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +79,28 @@ class DeadlineHandler(ErrorHandler):  # type: ignore[misc, unused-ignore]
         return {"errors": ["the time limit was reached"], "actions": None}
 
 
-class RecordedJob(VaspJob):  # type: ignore[misc, unused-ignore]
-    """A run of VASP that notes its process in the folder."""
+class TetheredJob(VaspJob):  # type: ignore[misc, unused-ignore]
+    """A run of VASP that ends with this process, and is noted in the folder in case it does not."""
 
     def run(self, directory: str = "./") -> Any:
         """Start VASP; the `Popen` of it."""
         process = super().run(directory)
-        with suppress(psutil.NoSuchProcess):  # it has ended already
-            started = psutil.Process(process.pid).create_time()
-            note = {"host": socket.gethostname(), "pid": process.pid, "started": started}
-            (Path(directory) / PROCESS_FILE).write_text(json.dumps(note))
+        note_process(Path(directory), process.pid)
         return process
+
+    def end(self) -> None:
+        """Kill VASP if it still runs, which it does only after an error that is not VASP's (a full disk)."""
+        process = getattr(self, "_vasp_process", None)
+        if process is not None and process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # custodian makes VASP the leader of a group
+            process.wait()
+
+
+def change_inputs(folder: Path, actions: list[dict[str, Any]]) -> None:
+    """Make custodian's earlier changes in the input files of `folder` again: the errors they answer would come back."""
+    if actions:
+        VaspModder(directory=str(folder)).apply_actions(actions)
 
 
 def run_vasp(folder: Path, settings: VaspSettings, *, deadline: float) -> Ended:
@@ -115,32 +124,13 @@ def run_vasp(folder: Path, settings: VaspSettings, *, deadline: float) -> Ended:
         custodian.run()
     except CustodianError as problem:
         error = _explain(problem, custodian.run_log)
-    except (FileNotFoundError, PermissionError) as problem:
-        if not _is_command(problem, settings):
-            raise
-        raise OracleSetupError(f"vasp.command = {settings.command!r} cannot be started: {problem}") from problem
     finally:
+        job.end()
         (folder / PROCESS_FILE).unlink(missing_ok=True)
-    described = [_describe(c) for run in custodian.run_log for c in run["corrections"] if c["actions"]]
-    corrections = tuple(described[: settings.max_corrections])  # one more is written into the inputs and never run
+    if error:
+        _check_that_it_started(folder)
+    corrections = described(custodian.run_log)[: settings.max_corrections]  # one more is written and never run
     return Ended(error, timed_out=limit.has_stopped, corrections=corrections)
-
-
-def end_orphan(folder: Path) -> None:
-    """End the VASP that a killed program has left running in `folder`, if it is on this machine."""
-    try:
-        note = json.loads((folder / PROCESS_FILE).read_text())
-        process = psutil.Process(note["pid"])
-        # process ids are used again: only the process that started when ours did is ours
-        is_ours = note["host"] == socket.gethostname() and process.create_time() == note["started"]
-    except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
-        is_ours = False
-    if is_ours:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # custodian makes VASP the leader of a group
-        with suppress(psutil.TimeoutExpired):
-            process.wait(timeout=10)
-    (folder / PROCESS_FILE).unlink(missing_ok=True)
 
 
 def _handlers(settings: VaspSettings) -> list[Any]:
@@ -148,15 +138,29 @@ def _handlers(settings: VaspSettings) -> list[Any]:
     return [getattr(vasp_handlers, name)(**options.get(name, {})) for name in HANDLERS]
 
 
-def _job(settings: VaspSettings) -> RecordedJob:
-    gamma = None if settings.gamma_command is None else shlex.split(settings.gamma_command)
-    return RecordedJob(
-        shlex.split(settings.command),
+def _job(settings: VaspSettings) -> TetheredJob:
+    gamma = None if settings.gamma_command is None else _command(settings.gamma_command, "gamma_command")
+    return TetheredJob(
+        _command(settings.command, "command"),
         auto_gamma=gamma is not None,
         gamma_vasp_cmd=gamma,
         graceful_termination=settings.stop_s > 0,
         graceful_termination_timeout=settings.stop_s,
     )
+
+
+def _command(line: str, setting: str) -> list[str]:
+    words = shlex.split(line)
+    if shutil.which(words[0]) is None:  # it was there when the oracle was made
+        raise OracleSetupError(f"there is no executable {words[0]!r} on the PATH any more; set vasp.{setting}")
+    return tethered(words)
+
+
+def _check_that_it_started(folder: Path) -> None:
+    with suppress(OSError):
+        for line in (folder / "std_err.txt").read_text(errors="replace").splitlines():
+            if line.startswith(CANNOT_START):
+                raise OracleSetupError(f"{line}; set vasp.command, or vasp.gamma_command")
 
 
 def _explain(problem: CustodianError, log: list[dict[str, Any]]) -> str:
@@ -167,24 +171,3 @@ def _explain(problem: CustodianError, log: list[dict[str, Any]]) -> str:
     corrections = [correction for run in log for correction in run["corrections"]]
     seen = [str(e) for c in corrections if c["handler"] is handler and not c["actions"] for e in c["errors"]]
     return f"{text}: {type(handler).__name__} ({', '.join(seen) or 'too often'})"
-
-
-def _describe(correction: dict[str, Any]) -> str:
-    """One correction in one line."""
-    changes = []
-    for action in correction["actions"]:
-        where = str(action.get("dict") or action.get("file") or "")
-        for verb, values in action.get("action", {}).items():
-            if verb == "_set":
-                changes += [f"{where} {tag} = {value}" for tag, value in values.items()]
-            elif verb == "_file_copy":
-                changes.append(f"{where} copied to {values['dest']}")
-            else:
-                changes.append(f"{where} {verb} {values}")
-    errors = ", ".join(map(str, correction["errors"]))
-    return f"{errors}: {', '.join(changes)} ({type(correction['handler']).__name__})"
-
-
-def _is_command(problem: OSError, settings: VaspSettings) -> bool:
-    commands = [settings.command, settings.gamma_command or settings.command]
-    return str(problem.filename) in {shlex.split(command)[0] for command in commands}

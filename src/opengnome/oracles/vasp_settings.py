@@ -1,5 +1,6 @@
 """Settings of the VASP oracle."""
 
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +11,20 @@ from opengnome.settings import Settings
 OWN_TAGS: frozenset[str] = frozenset({"IBRION", "ISIF", "METAGGA", "LDAU", "NSW", "SYSTEM"})
 """INCAR tags that the steps themselves decide and `incar` may not."""
 
-SPEED_TAGS: frozenset[str] = frozenset({"KPAR", "LPLANE", "LSCALAPACK", "LSCALU", "NCORE", "NPAR", "NSIM"})
-"""INCAR tags that distribute the work and leave the energy alone; they are no part of the level of theory."""
+NEUTRAL_TAGS: frozenset[str] = frozenset(
+    {
+        "KPAR", "LPLANE", "LSCALAPACK", "LSCALU", "NCORE", "NPAR", "NSIM",  # how the work is distributed
+        "LAECHG", "LCHARG", "LELF", "LORBIT", "LVHAR", "LVTOT", "LWAVE", "NWRITE",  # what is written
+        "ALGO", "AMIN", "AMIX", "AMIX_MAG", "BMIX", "BMIX_MAG", "MAXMIX", "NELM", "NELMDL", "NELMIN", "POTIM", "TIME",
+    }
+)  # fmt: skip
+"""INCAR tags that leave the energy alone, the last row as far as it is converged; they are no part of the level of
+theory."""
+
+R2SCAN_ENERGY_RANGE: tuple[float, float] = (-1000.0, 100.0)
+"""Outside is EXPLODED in the r2SCAN steps, eV/atom, unless `relaxation.energy_per_atom_range` is set. VASP counts
+energies from atoms as its potentials have them, which are those of PBE, so that r2SCAN's difference for the cores
+stays: tens of eV for heavy elements, beyond the range that holds for PBE."""
 
 MACHINE_SETTINGS = frozenset(
     {"command", "gamma_command", "potcar_dir", "folder", "keep", "poll_s", "monitor_s", "stop_s"}
@@ -22,10 +35,11 @@ MACHINE_SETTINGS = frozenset(
 class VaspSettings(Settings):
     """Which inputs VASP gets, how it is started, and where it runs.
 
-    The time limit of a crystal, the limits beyond which it has exploded, and whether its cell is relaxed are
-    those of `RelaxationSettings`. VASP minimises by itself with the criterion of the input set (MPRelaxSet:
-    energy change below ten times EDIFF; MPScanRelaxSet: forces below 0.02 eV/Angstrom; another by
-    ``incar = {EDIFFG = ...}``), so `fmax`, `max_steps`, `optimizer` and `max_step` there keep their defaults.
+    The time limit of a crystal, the limits beyond which it has exploded (for r2SCAN's energies: `R2SCAN_ENERGY_RANGE`),
+    and whether its cell is relaxed are those of `RelaxationSettings`. VASP minimises by itself with the criterion of
+    the input set (MPRelaxSet: energy change below ten times EDIFF; MPScanRelaxSet: forces below 0.02 eV/Angstrom;
+    another by ``incar = {EDIFFG = ...}``), so `fmax`, `max_steps`, `optimizer` and `max_step` there keep their
+    defaults.
     """
 
     preset: Literal["mp", "gnome"] = "mp"
@@ -48,8 +62,8 @@ class VaspSettings(Settings):
     """Folders that stay after the calculation. With failed or none, a crystal whose result is lost before it
     is stored is calculated again."""
     incar: dict[str, Any] = Field(default_factory=dict)
-    """Further INCAR tags for every step, e.g. {NCORE = 4}. Tags other than those of parallelism are part of
-    the level of theory: their energies share no hull with those of the plain input sets."""
+    """Further INCAR tags for every step, e.g. {NCORE = 4}. Tags other than `NEUTRAL_TAGS` are part of the level of
+    theory: their energies share no hull with those of the plain input sets."""
     n_relaxations: int = Field(default=2, ge=1, le=5)
     """PBE relaxations in a row, each starting with a basis made for the cell the last one ended with.
     r2SCAN has its own two."""
@@ -83,11 +97,11 @@ class VaspSettings(Settings):
     @field_validator("command", "gamma_command")
     @classmethod
     def _check_command(cls, command: str | None) -> str | None:
-        if command is not None and not command.split():
+        if command is not None and not shlex.split(command):  # whose own error is a ValueError too
             raise ValueError('a command must not be empty; write for instance "mpirun -n 16 vasp_std"')
         return command
 
     @property
     def physical_incar(self) -> dict[str, Any]:
         """The tags of `incar` that change energies."""
-        return {tag: self.incar[tag] for tag in sorted(self.incar) if tag not in SPEED_TAGS}
+        return {tag: self.incar[tag] for tag in sorted(self.incar) if tag not in NEUTRAL_TAGS}
