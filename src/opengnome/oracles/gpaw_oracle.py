@@ -4,6 +4,7 @@ A crystal's calculation is a folder. What a killed process leaves there is enoug
 that was evaluated; a crystal that is finished is read from there and not calculated again.
 """
 
+import gc
 import hashlib
 import importlib.util
 import shlex
@@ -267,6 +268,7 @@ class _Run:
             if self.inner is not None:
                 self.oracle.engine.close(self.inner)
                 self.inner = None
+                gc.collect()  # GPAW's objects hold each other: a process grew by 30 MB with every crystal
         if stage.kind == "relax" or len(self.stages) == 1:
             self.progress.fmax = result.fmax
         if result.status is Status.UNCONVERGED and stage.kind == "static" and len(self.stages) > 1:
