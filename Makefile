@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 CAMPAIGN ?= discoveries
 FLAGSHIP ?= runs/flagship
 
-.PHONY: discover flagship test test-gpaw bench lint clean
+.PHONY: discover flagship test test-gpaw faults bench lint clean
 
 discover: $(VENV)/installed          ## the whole method on the embedded known set; report in discoveries/report.html
 	$(BIN)/opengnome discover $(CAMPAIGN)
@@ -28,6 +28,10 @@ test: $(VENV)/developed              ## lint, types and all tests
 test-gpaw: $(VENV)/developed        ## tests of the GPAW oracle; Debian: g++ libxc-dev libopenblas-dev
 	CC=g++ $(BIN)/pip install --quiet -c constraints.txt -e ".[gpaw]"
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/oracles/test_gpaw_oracle.py
+
+faults: $(VENV)/developed           ## kills, hangs, full memory, lost blocks, on processes, Parsl and a SLURM of its own; FAULT_KILLS=50
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[hpc]"
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults
 
 bench: $(VENV)/developed             ## speed, side by side with peers; JSON in benchmarks/results
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run_all.py

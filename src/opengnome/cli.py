@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from opengnome import __version__
-from opengnome.errors import OpenGnomeError, WorkFailedError
+from opengnome.errors import OpenGnomeError
 
 if TYPE_CHECKING:
     from opengnome.campaign.stability import Judged
@@ -51,12 +51,14 @@ HullTable = Annotated[
 
 
 def main() -> None:
-    """Entry point: errors made on purpose become one line; status 2 for wrong use, 1 when the work failed."""
+    """Entry point: errors made on purpose become one line; status 2 for wrong use, 1 when the work failed, 75 when a
+    signal stopped it and the same command goes on.
+    """
     try:
         app()
     except OpenGnomeError as error:
         typer.echo(f"opengnome: {error}", err=True)
-        raise SystemExit(1 if isinstance(error, WorkFailedError) else 2) from error
+        raise SystemExit(error.exit_code) from error
 
 
 @app.callback(invoke_without_command=True)
@@ -428,7 +430,25 @@ def relax(
     output: Output = None,
     relaxed: Annotated[
         Path | None,
-        typer.Option("--relaxed", help="Relaxed crystals: .parquet, .extxyz, or a folder of CIFs."),
+        typer.Option("--relaxed", help="Relaxed crystals: .parquet (a known set), .extxyz, or a folder of CIFs."),
+    ] = None,
+    oracle: Annotated[
+        str | None,
+        typer.Option(
+            "--oracle", help="chgnet (default), gpaw, vasp, espresso, ase, recorded; over --settings.", metavar="NAME"
+        ),
+    ] = None,
+    functional: Annotated[
+        str | None,
+        typer.Option("--functional", help="For gpaw and vasp: pbe, pbe+u (default) or r2scan.", metavar="NAME"),
+    ] = None,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            "--references",
+            help="Table of an earlier `relax` of the same level, with elements for formation energies.",
+            metavar="FILE",
+        ),
     ] = None,
     settings: SettingsFile = None,
     overrides: Overrides = [],  # noqa: B006
@@ -436,22 +456,34 @@ def relax(
     workers: Annotated[int, typer.Option("--workers", "-j", help="Processes; 0 is one per core.", min=0)] = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Relax crystals with an oracle (CHGNet by default); one row per crystal.
+    """Relax crystals with an oracle: CHGNet, density-functional theory, any ASE calculator; one row per crystal.
 
-    Example: `opengnome relax candidates/ -o energies.csv --relaxed relaxed/ --set relaxation.fmax=0.02`
+    Finished calculations are kept in NAME.calculations beside the table (-o), or else beside the relaxed crystals
+    (--relaxed): killed, the same command goes on. With neither they are not kept. Ctrl-C and SIGTERM write the rows
+    so far, the others as `not_run`, exit status 75. Formation energies count from the lowest elements of the same
+    level: put them into the batch. All columns are in files and --json.
+
+    Example: `opengnome relax candidates/ -o energies.csv --relaxed relaxed/ --set relaxation.fmax=0.02`, or
+    `opengnome relax crystals/ elements/ --oracle gpaw --functional r2scan -o r2scan.csv --relaxed known.parquet -j 2`
     """
     from opengnome.campaign import Progress
-    from opengnome.campaign.commands import relax_rows
+    from opengnome.campaign.oracle_flags import oracle_settings
+    from opengnome.campaign.relaxed_rows import for_screen
+    from opengnome.campaign.relaxing import calculations_beside, relax_rows
+    from opengnome.campaign.stopping import EXIT_STOPPED, StopRequest
     from opengnome.campaign.tables import emit
-    from opengnome.oracles import OracleSettings
-    from opengnome.settings import load
 
+    stop = StopRequest()
     rows: list[dict[str, Any]] = relax_rows(
         crystals,
-        settings=load(OracleSettings, settings, overrides),
+        settings=oracle_settings(settings, overrides, oracle=oracle, functional=functional),
         relaxed=relaxed,
-        keep=None if output is None else output.with_suffix(".calculations"),
+        references=references,
+        keep=calculations_beside(output, relaxed),
         workers=workers,
         progress=Progress(quiet=quiet),
+        stop=stop,
     )
-    raise typer.Exit(emit(rows, output, as_json=as_json))
+    whole = output is not None or as_json
+    code = emit(rows if whole else for_screen(rows), output, as_json=as_json)
+    raise typer.Exit(EXIT_STOPPED if stop.by else code)

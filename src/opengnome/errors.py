@@ -9,6 +9,9 @@ an exception at all: it is a `Calculation` whose status says so.
 class OpenGnomeError(Exception):
     """Base of every error raised on purpose by this package."""
 
+    exit_code = 2
+    """With which the command line ends."""
+
 
 class InvalidCrystalError(OpenGnomeError, ValueError):
     """A crystal, composition or crystal file breaks a rule; the message has the value and the rule."""
@@ -40,3 +43,5 @@ class CampaignError(OpenGnomeError, RuntimeError):
 
 class WorkFailedError(OpenGnomeError, RuntimeError):
     """Work that everything after it needs has failed: a worker was lost, or the program itself is at fault."""
+
+    exit_code = 1

@@ -1,23 +1,23 @@
-"""`predict`, `hull`, `generate`, `relax` and `train` on files, with an ensemble trained for a second."""
+"""`predict`, `hull`, `generate` and `train` on files, with an ensemble trained for a second."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from opengnome.campaign import Progress
 from opengnome.campaign.candidates import generate_candidates
-from opengnome.campaign.commands import hull_rows, predict_rows, relax_rows
+from opengnome.campaign.commands import hull_rows, predict_rows
 from opengnome.campaign.tables import emit, failure, write_rows
 from opengnome.campaign.train import TrainSettings, train_ensemble
 from opengnome.cli import app
 from opengnome.crystals import Crystal, CrystalTable, with_atomic_numbers, with_volume
-from opengnome.crystals.io import cif_text, read_crystals, write_table
+from opengnome.crystals.io import cif_text, write_table
 from opengnome.errors import SettingsError
 from opengnome.generation import GenerationSettings
-from opengnome.oracles import OracleSettings
 
 HALIDES = {(11, 17): -2.1, (19, 17): -2.25, (3, 9): -3.1, (11, 9): -2.9, (37, 35): -2.0, (19, 35): -2.0, (3, 17): -2.1}
 
@@ -111,6 +111,13 @@ def test_the_command_line_exits_with_1_and_writes_all_rows(ten_cifs: Path, model
     assert json.loads(alone.stdout)["reduced_formula"] == "NaCl"
 
 
+def test_an_atom_without_neighbours_is_a_warning(tmp_path: Path) -> None:
+    """Nearest atoms of this potassium are 5 A apart, the cutoff of the shipped networks is 4 A."""
+    (tmp_path / "k.cif").write_text(cif_text(Crystal(5.0 * np.eye(3), np.zeros((1, 3)), np.array([19])), name="k"))
+    (row,) = predict_rows([tmp_path / "k.cif"])
+    assert "no neighbour within 4 A" in row["warning"]
+
+
 def test_predictions_against_a_hull(ten_cifs: Path, model: Path, known_table: Path) -> None:
     row = predict_rows([ten_cifs / "good0.cif"], model=model, hull=known_table)[0]
     assert row["energy_above_hull"] == pytest.approx(row["formation_energy_per_atom"] + 2.1)
@@ -149,27 +156,6 @@ def test_candidates_from_files(known_table: Path, tmp_path: Path) -> None:
     assert counts["kept"] == table.num_rows > 0
     assert not set(table["reduced_formula"].to_pylist()) & set(pq.read_table(known_table)["id"].to_pylist())
     assert {"method", "parent_ids", "replaced"} <= set(table.column_names)
-
-
-def test_relaxations_are_kept_and_not_repeated(tmp_path: Path) -> None:
-    folder = tmp_path / "metals"
-    folder.mkdir()
-    for symbol, number, volume in (("cu", 29, 12.5), ("al", 13, 15.0)):
-        crystal = Crystal([[0, 1, 1], [1, 0, 1], [1, 1, 0]], [[0, 0, 0]], [number])
-        (folder / f"{symbol}.cif").write_text(cif_text(with_volume(crystal, volume), name=symbol))
-    (folder / "bad.cif").write_text("nothing")
-    settings = OracleSettings(name="ase", calculator="ase.calculators.emt:EMT")
-    keep = tmp_path / "kept"
-    rows = relax_rows(
-        [folder], settings=settings, relaxed=tmp_path / "relaxed", keep=keep, workers=1, progress=Progress(quiet=True)
-    )
-    assert [(row["id"], row["status"]) for row in rows] == [("al", "ok"), ("bad", "invalid_crystal"), ("cu", "ok")]
-    written = {path: path.stat().st_mtime_ns for path in keep.glob("*.parquet")}
-    assert len(written) == 2
-    again = relax_rows([folder], settings=settings, keep=keep, workers=1, progress=Progress(quiet=True))
-    assert again == rows
-    assert {path: path.stat().st_mtime_ns for path in keep.glob("*.parquet")} == written
-    assert {row.id for row in read_crystals(tmp_path / "relaxed")} == {"al", "cu"}
 
 
 def test_tables_by_suffix(tmp_path: Path) -> None:

@@ -56,6 +56,21 @@ def file(tmp_path: Path) -> Path:
 # --- load_settings ------------------------------------------------------------------------------------------
 
 
+def test_folders_of_an_engine_are_those_of_where_the_campaign_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = ["oracle.name=espresso", "oracle.espresso.pseudo_dir=potentials"]
+    espresso = load_settings(tmp_path / "new", None, overrides=written).oracle.espresso
+    assert espresso is not None
+    assert (espresso.folder, espresso.pseudo_dir) == (tmp_path / "espresso", tmp_path / "potentials")
+    gpaw = load_settings(
+        tmp_path / "new", None, overrides=["oracle.name=gpaw", "oracle.gpaw.folder=~/scratch"]
+    ).oracle.gpaw
+    assert gpaw is not None
+    assert gpaw.folder == Path.home() / "scratch"
+
+
 def test_without_anything_they_are_those_of_the_embedded_campaign(tmp_path: Path) -> None:
     settings = load_settings(tmp_path / "new", None)
     assert settings.known.source == "embedded"

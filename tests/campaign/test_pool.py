@@ -4,6 +4,7 @@ import io
 import math
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,13 +91,13 @@ def refuse() -> Executor:
     raise AssertionError("a selection needs no worker")
 
 
-def select(root: Path, state: CampaignState, progress: Progress | None = None) -> Selected:
+def select(root: Path, state: CampaignState, progress: Progress | None = None, **rounds: Any) -> Selected:
     known = known_set()
     write_table(root / "known.parquet", known.table.with_column("energy_per_atom", known.energies_per_atom))
     settings = CampaignSettings.model_validate(
         {
             "known": {"source": str(root / "known.parquet"), "level": known.level},
-            "rounds": {"budget": 1, "random_filtered": 1, "random_unfiltered": 9},
+            "rounds": {"budget": 1, "random_filtered": 1, "random_unfiltered": 9} | rounds,
         }
     )
     context = Context(root, settings, make_executor=refuse, progress=progress or Progress(quiet=True))
@@ -131,6 +132,20 @@ def test_the_model_takes_the_likeliest_and_every_arm_is_named(tmp_path: Path) ->
     unfiltered = [FORMULAS[i] for i, names in arms.items() if "random_unfiltered" in names]
     assert sorted(unfiltered) == sorted(set(FORMULAS.values()))
     assert list(arms) == sorted(arms)
+
+
+def test_what_other_candidates_undercut_comes_later_when_they_compete(tmp_path: Path) -> None:
+    """Na3KO2 is predicted 100 meV/atom below the known hull, but 50 above Na2O and NaKO as that is predicted."""
+    deep = (("x", "NaKO", -1.60, 0.02), ("y", "Na3KO2", -1.45, 0.02), ("z", "Na3OCl", -1.70, 0.02))
+    taken = {}
+    for competitors in ("known", "candidates"):
+        root = tmp_path / competitors
+        state = second_round(layout_in(root), shards=(deep, (), ()))
+        selected = select(root, state, budget=2, acquisition="decomposition_energy", competitors=competitors)
+        taken[competitors] = {c.candidate_id for c in selected.choices if "model" in c.arms}
+        by_id = {c.candidate_id: c for c in selected.choices}
+        assert by_id["y"].predicted_decomposition_energy == pytest.approx(-1.45 + (3 * 1.4 + 3 * 1.3) / 6)
+    assert taken == {"known": {"x", "y"}, "candidates": {"x", "z"}}
 
 
 def test_a_choice_carries_prediction_hulls_and_provenance(tmp_path: Path) -> None:

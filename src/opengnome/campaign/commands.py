@@ -1,31 +1,22 @@
-"""The functions behind `predict`, `hull` and `relax`: files in, a row per crystal out."""
+"""The functions behind `predict` and `hull`: files in, a row per crystal out. That of `relax` is in `relaxing`."""
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from opengnome.campaign import work
-from opengnome.campaign.context import run_with_progress
 from opengnome.campaign.discover import read_state
-from opengnome.campaign.execution import Ended, Unit, local_executor
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.pool import hull_formation_energies
-from opengnome.campaign.progress import Progress
 from opengnome.campaign.reading import read_all
 from opengnome.campaign.selection import Pool
 from opengnome.campaign.stability import judge, load_hull
 from opengnome.campaign.tables import OK, Row, failure
 from opengnome.crystals import Composition, Crystal, CrystalTable
-from opengnome.crystals.io import write_crystals
-from opengnome.datasets import KnownSetSettings, load_known_set
 from opengnome.errors import CampaignError, InvalidCrystalError, MissingReferenceError
 from opengnome.hull import Hull
 from opengnome.hull.references import check_references
-from opengnome.models import VOLUME_SCALES, CompositionalEnsemble, Ensemble, shipped_ensemble
-from opengnome.oracles import Calculation, OracleSettings, Status, make_oracle, read_calculation
+from opengnome.models import VOLUME_SCALES, CompositionalEnsemble, Ensemble, Prediction, shipped_ensemble
 
 INVALID, NO_PREDICTION = "invalid_crystal", "no_prediction"
 
@@ -90,42 +81,6 @@ def hull_rows(path: Path, *, system: str | None = None) -> list[Row]:
     return judge(path, system=system).rows
 
 
-def relax_rows(
-    paths: Sequence[Path],
-    *,
-    settings: OracleSettings,
-    relaxed: Path | None = None,
-    keep: Path | None = None,
-    workers: int = 0,
-    progress: Progress,
-) -> list[Row]:
-    """Relax every crystal in `paths` on all cores; the relaxed ones are written to `relaxed` when given.
-
-    Full calculations are kept in the folder `keep` when given, and a finished one is never repeated.
-    """
-    read = read_all(paths)
-    rows = {r.id: failure(r.id, INVALID, r.reason) for r in read if r.crystal is None}
-    crystals = {r.id: r.crystal for r in read if r.crystal is not None}
-    results: dict[str, Crystal] = {}
-    with _calculations_folder(keep) as folder:
-        units = {identifier: _relax_unit(folder, crystal, settings) for identifier, crystal in crystals.items()}
-        distinct = {unit.path: unit for unit in units.values()}  # the same crystal twice is one calculation
-        ended_by_path: dict[Path, Ended] = {}
-        run = run_with_progress(
-            list(distinct.values()), lambda: local_executor(workers), progress=progress, stage="relaxing"
-        )
-        for ended in run:
-            ended_by_path[ended.unit.path] = ended
-        elements = _elemental_hull(make_oracle(settings).identity.level)
-        for identifier, unit in units.items():
-            ended = ended_by_path[unit.path]
-            rows[identifier] = _relaxed_row(identifier, crystals[identifier], ended, results, elements)
-    if relaxed is not None and results:
-        ids = [r.id for r in read if r.id in results]
-        write_crystals(relaxed, CrystalTable.from_crystals([results[i] for i in ids], ids))
-    return [rows[r.id] for r in read]
-
-
 def load_ensemble(path: Path | None = None) -> Ensemble:
     """An ensemble from its directory, the latest one of a campaign, or the shipped one when there is no path."""
     if path is None:
@@ -160,7 +115,7 @@ def _predicted(
             "interval_low": float(low[i]),
             "interval_high": float(high[i]),
             "volume_scale": float(prediction.volume_scale[i]),
-            "warning": "; ".join(_warnings(ensemble, crystal, float(prediction.spread[i]))),
+            "warning": "; ".join(_warnings(ensemble, crystal, prediction, i)),
         }
     if hull is not None:
         judged = zip(crystals, prediction.reasons, strict=True)
@@ -168,8 +123,12 @@ def _predicted(
     return rows
 
 
-def _warnings(ensemble: Ensemble, crystal: Crystal, spread: float) -> list[str]:
-    return [] if ensemble.domain is None else ensemble.domain.warnings(crystal, spread)
+def _warnings(ensemble: Ensemble, crystal: Crystal, prediction: Prediction, i: int) -> list[str]:
+    warnings = [] if ensemble.domain is None else ensemble.domain.warnings(crystal, float(prediction.spread[i]))
+    if prediction.isolated[i]:
+        cutoff = ensemble.members[0].settings.cutoff
+        warnings.append(f"an atom has no neighbour within {cutoff:g} A, the networks' cutoff: the energy is worthless")
+    return warnings
 
 
 def _add_distances(predicted: Sequence[tuple[Row, Composition]], hull: Hull) -> None:
@@ -188,51 +147,3 @@ def _add_distances(predicted: Sequence[tuple[Row, Composition]], hull: Hull) -> 
     pool = Pool([row["id"] for row in rows], [row["reduced_formula"] for row in rows], distances, stds)
     for row, distance, probability in zip(rows, distances.tolist(), pool.probability_stable.tolist(), strict=True):
         row |= {"energy_above_hull": distance, "probability_stable": probability}
-
-
-@contextmanager
-def _calculations_folder(keep: Path | None) -> Iterator[Path]:
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        yield keep
-        return
-    with tempfile.TemporaryDirectory(prefix="opengnome-relax-") as folder:
-        yield Path(folder)
-
-
-def _relax_unit(folder: Path, crystal: Crystal, settings: OracleSettings) -> Unit:
-    path = folder / f"{work.calculation_key(crystal, settings)}.parquet"
-    return Unit(path, work.calculate, {"path": path, "crystal": crystal, "settings": settings})
-
-
-def _elemental_hull(level: str) -> Hull | None:
-    """The embedded elements as a hull, for formation energies; None when the oracle is of another level."""
-    known = load_known_set(KnownSetSettings())
-    return Hull([e for e in known.entries if e.composition.n_elements == 1]) if known.level == level else None
-
-
-def _relaxed_row(
-    identifier: str, crystal: Crystal, ended: Ended, results: dict[str, Crystal], elements: Hull | None
-) -> Row:
-    if ended.lost:
-        return failure(identifier, Status.FAILED.value, ended.lost) | {"reduced_formula": crystal.reduced_formula}
-    calculation = read_calculation(ended.unit.path)
-    if calculation.crystal is not None:
-        results[identifier] = calculation.crystal
-    return {
-        "id": identifier,
-        "reduced_formula": calculation.initial.reduced_formula,
-        "status": OK if calculation.status == Status.CONVERGED else calculation.status.value,
-        "reason": calculation.reason,
-        "energy_per_atom": calculation.energy_per_atom,
-        "formation_energy_per_atom": _formation_energy(calculation, elements),
-        "n_steps": calculation.n_steps,
-        "fmax": calculation.fmax,
-        "seconds": calculation.seconds,
-    }
-
-
-def _formation_energy(calculation: Calculation, elements: Hull | None) -> float | None:
-    if elements is None or calculation.energy_per_atom is None:
-        return None
-    return elements.formation_energy_per_atom(calculation.initial.composition, calculation.energy_per_atom)

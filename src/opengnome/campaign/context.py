@@ -5,11 +5,13 @@ from concurrent.futures import Executor
 from functools import cached_property
 from pathlib import Path
 
-from opengnome.campaign.execution import Ended, Unit, run_units
+from opengnome.campaign.execution import Ended, Rules, Unit, run_units
+from opengnome.campaign.executors import rules_of
 from opengnome.campaign.knowledge import Knowledge
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.settings import CampaignSettings
+from opengnome.campaign.stopping import StopRequest
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.datasets import load_known_set
 from opengnome.generation import GenerationSettings
@@ -19,12 +21,19 @@ class Context:
     """Settings, files, known set and workers of one campaign."""
 
     def __init__(
-        self, root: Path, settings: CampaignSettings, *, make_executor: Callable[[], Executor], progress: Progress
+        self,
+        root: Path,
+        settings: CampaignSettings,
+        *,
+        make_executor: Callable[[], Executor],
+        progress: Progress,
+        stop: StopRequest | None = None,
     ) -> None:
-        self.layout = Layout(root)
+        self.layout = Layout(root.absolute())  # workers may stand in another directory
         self.settings = settings
         self.make_executor = make_executor
         self.progress = progress
+        self.stop = stop or StopRequest()
 
     @cached_property
     def knowledge(self) -> Knowledge:
@@ -41,10 +50,19 @@ class Context:
 
     def run(self, stage: str, units: Sequence[Unit], *, note: Callable[[], str] = lambda: "") -> Iterator[Ended]:
         """Run units on the workers, with progress; `note` is shown behind the count."""
-        attempts = self.settings.execution.attempts
         yield from run_with_progress(
-            units, self.make_executor, progress=self.progress, stage=stage, attempts=attempts, note=note
+            units,
+            self.make_executor,
+            progress=self.progress,
+            stage=stage,
+            rules=self._rules,
+            stop=self.stop,
+            note=note,
         )
+
+    @cached_property
+    def _rules(self) -> Rules:
+        return rules_of(self.settings.execution)
 
 
 def run_with_progress(
@@ -53,7 +71,8 @@ def run_with_progress(
     *,
     progress: Progress,
     stage: str,
-    attempts: int = 3,
+    rules: Rules | None = None,
+    stop: StopRequest | None = None,
     note: Callable[[], str] = lambda: "",
 ) -> Iterator[Ended]:
     """`run_units` with a count of those that ended, and the last line of a running unit's log or `note`."""
@@ -63,7 +82,7 @@ def run_with_progress(
         lines = [last_line(unit.log) for unit in running if unit.log is not None]
         progress.step(stage, done, len(units), next((line for line in lines if line), note()))
 
-    for ended in run_units(units, make_executor, attempts=attempts, on_wait=tick):
+    for ended in run_units(units, make_executor, rules=rules, stop=stop, on_wait=tick):
         done += 1
         yield ended
         progress.step(stage, done, len(units), note())

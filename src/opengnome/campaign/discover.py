@@ -1,6 +1,6 @@
 """Starting and resuming a campaign: the function behind `opengnome discover`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from importlib import resources
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from opengnome import settings as settings_io
+from opengnome.campaign.actions import Action
 from opengnome.campaign.context import Context
-from opengnome.campaign.execution import local_executor
+from opengnome.campaign.events import Event
+from opengnome.campaign.executors import Crew
 from opengnome.campaign.journal import Journal
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.loop import run
@@ -18,9 +20,12 @@ from opengnome.campaign.preparation import changed_versions
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.settings import CampaignSettings
 from opengnome.campaign.state import CampaignState, fold
+from opengnome.campaign.stopping import StopRequest, stopping
 from opengnome.crystals.replacement import replace_file
 from opengnome.datasets import EMBEDDED
 from opengnome.errors import CampaignError
+from opengnome.oracles.settings import DFT_ENGINES
+from opengnome.settings import Settings
 
 
 def discover(
@@ -33,21 +38,24 @@ def discover(
     """Run the campaign in `root` until it is finished; resume it when it has begun.
 
     `settings` may be left out to resume. Raises `CampaignError` when the directory holds a campaign with other
-    settings or is being run by another process, `SettingsError` when the settings cannot work.
+    settings or is being run by another process, `SettingsError` when the settings cannot work, `StoppedError` when
+    a signal asked it to stop (see `stopping.STOP_SIGNALS`).
     """
     layout = Layout(root)
     _refuse_unusable(layout, settings)
     with Journal(layout.journal) as journal:  # first: it refuses a second process before anything is changed
         settings = _fix_settings(layout, settings)
-        workers = settings.execution.workers
-        context = Context(
-            root,
-            settings,
-            make_executor=make_executor or (lambda: local_executor(workers)),
-            progress=progress or Progress(layout.progress),
-        )
-        _refuse_changes(journal, context)
-        return run(journal, settings, partial(perform, context))
+        progress = progress or Progress(layout.progress)
+        stop = StopRequest(grace_s=settings.execution.stop_grace_s, tell=progress.message)
+        with stopping(stop), Crew(settings.execution, root.absolute() / "execution") as crew:
+            context = Context(root, settings, make_executor=make_executor or crew, progress=progress, stop=stop)
+            _refuse_changes(journal, context)
+            return run(journal, settings, partial(_perform, context))
+
+
+def _perform(context: Context, state: CampaignState, actions: Sequence[Action]) -> Iterator[Event]:
+    context.stop.refuse_more()
+    return perform(context, state, actions)
 
 
 def load_settings(
@@ -84,9 +92,19 @@ def _with_absolute_paths(settings: CampaignSettings) -> CampaignSettings:
     if settings.known.source != EMBEDDED:
         source = str(Path(settings.known.source).resolve())
         changes["known"] = settings.known.model_copy(update={"source": source})
-    if settings.oracle.table is not None:
-        changes["oracle"] = settings.oracle.model_copy(update={"table": settings.oracle.table.resolve()})
+    oracle = settings.oracle
+    engines = {
+        name: section.model_copy(update=_resolved(section))
+        for name in DFT_ENGINES
+        if (section := getattr(oracle, name)) is not None
+    }
+    changes["oracle"] = oracle.model_copy(update=_resolved(oracle) | engines)
     return settings.model_copy(update=changes)
+
+
+def _resolved(section: Settings) -> dict[str, Path]:
+    """The paths among the settings of a section, absolute."""
+    return {name: value.expanduser().resolve() for name, value in section if isinstance(value, Path)}
 
 
 def read_settings(root: Path) -> CampaignSettings:

@@ -1,9 +1,11 @@
 """From screened shards to chosen candidates: the impure shell around `selection`."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
+from opengnome.campaign.acquisition import distances_among_candidates
 from opengnome.campaign.context import Context
 from opengnome.campaign.events import Choice, Selected
 from opengnome.campaign.seeds import seed_for
@@ -13,6 +15,7 @@ from opengnome.campaign.work import DUPLICATE, KEPT
 from opengnome.crystals import Composition, CrystalTable, concatenate
 from opengnome.crystals.io import read_table, write_table
 from opengnome.hull import Hull
+from opengnome.hull.composition_arrays import CompositionArrays
 
 
 def select_candidates(context: Context, state: CampaignState, number: int) -> Selected:
@@ -28,6 +31,15 @@ def select_candidates(context: Context, state: CampaignState, number: int) -> Se
     settings = knowledge.settings
     window = within_window(pool, window=settings.screening.window)
     kept = lowest_per_composition(pool, window)
+    if settings.rounds.competitors == "candidates":
+        among = np.full(len(pool.ids), np.nan)  # more than the lowest of each composition would compete with itself
+        among[kept] = distances_among_candidates(
+            hull,
+            [pool.ids[i] for i in kept.tolist()],
+            CompositionArrays.from_compositions([compositions[i] for i in kept.tolist()]),
+            predicted[kept],
+        )
+        pool = replace(pool, among_candidates=among)
     arms = choose(pool, kept, settings.rounds, seed=seed_for(settings.seed, "selection", number))
     positions = sorted({i for chosen in arms.values() for i in chosen}, key=lambda i: pool.ids[i])
 

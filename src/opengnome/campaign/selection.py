@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
 
+from opengnome.campaign.acquisition import probability_stable, scores, spread_over_systems
 from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.settings import RoundSettings
+from opengnome.crystals import Composition
 
 MODEL, RANDOM_FILTERED, RANDOM_UNFILTERED = "model", "random_filtered", "random_unfiltered"
 COMPOSITIONAL, RANDOM_COMPOSITIONS = "compositional", "random_compositions"
@@ -27,11 +28,13 @@ class Pool:
     """Predicted, against the hull at the start of the round, eV/atom; NaN where nothing could be predicted."""
     std: np.ndarray
     """Calibrated standard deviation of the prediction, eV/atom."""
+    among_candidates: np.ndarray | None = None
+    """The same against the hull of what is known and of all other candidates as predicted; None where not asked for."""
 
     @property
     def probability_stable(self) -> np.ndarray:
         """Probability of lying on or below the hull under a normal error."""
-        return ndtr(-self.decomposition_energy / np.maximum(self.std, 1e-6))
+        return probability_stable(self.decomposition_energy, self.std)
 
 
 def within_window(pool: Pool, *, window: float) -> np.ndarray:
@@ -62,7 +65,7 @@ def choose(pool: Pool, kept: np.ndarray, settings: RoundSettings, *, seed: int) 
     """
     everything = np.ones(len(pool.ids), dtype=bool)
     return {
-        MODEL: _best(pool, kept, settings),
+        MODEL: _best(pool, kept, settings, seed=seed_for(seed, MODEL)),
         RANDOM_FILTERED: _draw(pool, kept, settings.random_filtered, seed=seed_for(seed, RANDOM_FILTERED)),
         RANDOM_UNFILTERED: _draw(
             pool,
@@ -73,11 +76,27 @@ def choose(pool: Pool, kept: np.ndarray, settings: RoundSettings, *, seed: int) 
     }
 
 
-def _best(pool: Pool, kept: np.ndarray, settings: RoundSettings) -> list[int]:
-    by_probability = settings.acquisition == "probability_stable"
-    score = -pool.probability_stable if by_probability else pool.decomposition_energy
-    ranked = sorted(kept.tolist(), key=lambda i: (score[i], pool.decomposition_energy[i], pool.ids[i]))
-    return ranked[: settings.budget]
+def _best(pool: Pool, kept: np.ndarray, settings: RoundSettings, *, seed: int) -> list[int]:
+    """Positions of the first `budget` of `kept` by the acquisition rule, best first."""
+    rule, ids = settings.acquisition, pool.ids
+    energies = pool.decomposition_energy if pool.among_candidates is None else pool.among_candidates
+    if rule == "random":
+        return _draw(pool, kept, settings.budget, seed=seed)
+    if settings.diversity:
+        chosen = spread_over_systems(
+            rule,
+            energies[kept],
+            pool.std[kept],
+            [Composition.from_formula(pool.reduced_formulas[i]).chemical_system for i in kept.tolist()],
+            [ids[i] for i in kept.tolist()],
+            n=settings.budget,
+            diversity=settings.diversity,
+            exploration=settings.exploration,
+        )
+        return kept[chosen].tolist()
+    score = np.full(len(ids), np.nan)
+    score[kept] = scores(rule, energies[kept], pool.std[kept], exploration=settings.exploration)
+    return sorted(kept.tolist(), key=lambda i: (score[i], energies[i], ids[i]))[: settings.budget]
 
 
 def _draw(pool: Pool, positions: np.ndarray, n: int, *, seed: int) -> list[int]:

@@ -3,8 +3,10 @@
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from opengnome.campaign.acquisition import AcquisitionRule
+from opengnome.campaign.execution_settings import ExecutionSettings
 from opengnome.datasets import KnownSetSettings
 from opengnome.generation import CompositionSettings, GenerationSettings, RandomStructureSettings
 from opengnome.models import COMPOSITIONAL_TRAINING, ModelSettings, StructuralSettings, TrainingSettings
@@ -89,9 +91,34 @@ class RoundSettings(Settings):
     """Control arm: calculations per round drawn at random from the pool that passed the filters."""
     random_unfiltered: int = Field(default=0, ge=0)
     """Control arm: calculations per round drawn at random from all generated candidates."""
-    acquisition: Literal["probability_stable", "decomposition_energy"] = "probability_stable"
-    """Order of the model's choice: probability of lying on or below the hull by the calibrated spread, or the
-    predicted decomposition energy alone."""
+    acquisition: AcquisitionRule = "probability_stable"
+    """Order of the model's choice (`opengnome.campaign.acquisition` has the formulas): probability of lying on or below
+    the hull by the calibrated spread, predicted decomposition energy, expected depth below the hull, lower bound of the
+    decomposition energy, or a random draw."""
+    exploration: float = Field(default=1.0, ge=0)
+    """For lower_bound: standard deviations that are taken off the predicted energy."""
+    competitors: Literal["known", "candidates"] = "known"
+    """What a candidate must lie below when the model chooses: the hull of what is known, or also all other candidates
+    as predicted. Where little is known nearly everything lies below the known hull, and the second finds more of what
+    stays stable (`docs/retrospective.md`)."""
+    diversity: float = Field(default=0.0, ge=0)
+    """Each candidate that is chosen makes the others of its chemical system count as this much higher in energy within
+    the round, eV/atom; 0 chooses each by itself."""
+
+    @model_validator(mode="after")
+    def _check_diversity(self) -> "RoundSettings":
+        if self.acquisition == "random" and self.diversity:
+            raise ValueError('diversity has no effect on acquisition = "random"; leave one of them out')
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused_rules(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is not used is not written: campaigns begun before it was a setting go on."""
+        written: dict[str, Any] = write(self)
+        for name, unused in (("exploration", 1.0), ("diversity", 0.0), ("competitors", "known")):
+            if getattr(self, name) == unused:
+                written.pop(name, None)
+        return written
 
 
 class CompositionSearchSettings(Settings):
@@ -139,15 +166,6 @@ class AlignmentSettings(Settings):
     and one shift per element is fitted to the difference of formation energies."""
     n_crystals: int = Field(default=300, ge=10)
     """Known compounds computed for the fit, beside one crystal per element."""
-
-
-class ExecutionSettings(Settings):
-    """Where the work is done."""
-
-    workers: int = Field(default=0, ge=0)
-    """Processes; 0 takes one per core. Each uses one thread."""
-    attempts: int = Field(default=3, ge=1)
-    """How often a unit may take its process down before it counts as failed."""
 
 
 class CampaignSettings(Settings):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from opengnome.campaign.limits import forget_hang, hang_note, killed_when_hung
 from opengnome.campaign.settings import ScreeningSettings
 from opengnome.crystals import Composition, Crystal, CrystalTable, digest
 from opengnome.crystals.io import read_table, write_table
@@ -24,6 +25,7 @@ from opengnome.models import (
 )
 from opengnome.models.processes import Processes
 from opengnome.oracles import Oracle, OracleSettings, make_oracle, write_calculation
+from opengnome.oracles.relaxation import failed
 
 PARENTS_PREFIX = "parents: "
 """Prefix of the counts that are about parents, not candidates."""
@@ -34,9 +36,19 @@ COUNT_PREFIX = "opengnome:count:"
 
 
 def calculate(*, path: Path, crystal: Crystal, settings: OracleSettings) -> None:
-    """Relax one crystal; the file is its `Calculation`, also when the relaxation failed."""
+    """Relax one crystal; the file is its `Calculation`, also when the relaxation failed.
+
+    One that hung before, here or on another worker, is not tried again: that is its failure.
+    """
     _one_thread()
-    write_calculation(path, _oracle(settings.model_dump_json()).relax(crystal))
+    oracle = _oracle(settings.model_dump_json())
+    if hung := hang_note(path):
+        write_calculation(path, failed(crystal, hung, identity=oracle.identity))
+        forget_hang(path)
+        return
+    with killed_when_hung(path, settings.relaxation.timeout_s):
+        calculation = oracle.relax(crystal)
+    write_calculation(path, calculation)
 
 
 def calculation_key(crystal: Crystal, settings: OracleSettings) -> str:

@@ -1,0 +1,108 @@
+"""The executor that the settings ask for: local processes, Parsl, or a Dask cluster, all one interface.
+
+Results are files, so nothing that an engine forgets is lost with it.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from opengnome.campaign.dask_workers import connect_dask
+from opengnome.campaign.execution import Rules, available_cores, local_executor
+from opengnome.campaign.execution_settings import ExecutionSettings, ParslSettings
+from opengnome.campaign.limits import Limits, code_identity
+from opengnome.campaign.parsl_workers import ParslWorkers
+from opengnome.errors import SettingsError
+
+_SUBMITTED_PER_WORKER = 2
+"""Units submitted for each worker, so that it has the next one when it ends one."""
+_LEAST_WINDOW = 64
+
+
+def rules_of(settings: ExecutionSettings) -> Rules:
+    """How units are run by these settings.
+
+    A distributed worker may be of another installation, so it is told which program it must be; a local one runs
+    from the driver's own.
+    """
+    return Rules(
+        attempts=settings.attempts,
+        interruptions=settings.interruptions,
+        window=max(_LEAST_WINDOW, _SUBMITTED_PER_WORKER * _capacity(settings)),
+        limits=Limits(
+            memory_gb=settings.memory_gb,
+            hang_factor=settings.hang_factor,
+            hang_grace_s=settings.hang_grace_s,
+            code="" if settings.engine == "local" else code_identity(),
+        ),
+    )
+
+
+def _capacity(settings: ExecutionSettings) -> int:
+    if settings.engine == "parsl":
+        return (settings.parsl or ParslSettings()).capacity(settings.cores_per_calculation)
+    return local_workers(settings)  # of Dask it is not known; it may be raised with workers
+
+
+def local_workers(settings: ExecutionSettings) -> int:
+    """Processes of this machine."""
+    return settings.workers or max(1, available_cores() // settings.cores_per_calculation)
+
+
+class Crew:
+    """The workers of a campaign: calling it gives their executor.
+
+    Distributed workers stay from stage to stage, so that a queue is waited for once; local processes are made for each
+    stage. Close it, or use it as a context manager.
+    """
+
+    def __init__(self, settings: ExecutionSettings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        """For logs of the engine and scripts of its jobs; on the file system that all workers see."""
+        self._lasting: _Lasting | None = None
+
+    def __call__(self) -> Executor:
+        if self.settings.engine == "local":
+            return local_executor(local_workers(self.settings))
+        if self._lasting is None or self._lasting.is_closed:
+            self._lasting = _Lasting(self._connect())
+        return self._lasting
+
+    def _connect(self) -> Executor:
+        if self.settings.engine == "dask":
+            if self.settings.dask is None:
+                raise SettingsError('engine = "dask" needs dask.scheduler or dask.scheduler_file')
+            return connect_dask(self.settings.dask)
+        return ParslWorkers(self.settings, self.folder)
+
+    def close(self) -> None:
+        """End the workers, whatever they do; Dask's stay, as they are the user's."""
+        if self._lasting is not None:
+            self._lasting.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Lasting(Executor):
+    """An executor that outlives a stage that ended well."""
+
+    def __init__(self, inner: Executor) -> None:
+        self._inner = inner
+        self.is_closed = False
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._inner.submit(function, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if cancel_futures and not self.is_closed:
+            self.is_closed = True
+            self._inner.shutdown(wait=wait, cancel_futures=True)
