@@ -20,6 +20,7 @@ from opengnome.campaign import CampaignResults, Discovery
 from opengnome.crystals import Crystal, CrystalTable
 from opengnome.crystals.io import read_table, write_table
 from opengnome.hull import STABILITY_TOLERANCE
+from opengnome.oracles import Status
 
 
 def main() -> None:
@@ -45,29 +46,31 @@ def prepare(results: CampaignResults, path: Path, *, max_atoms: int, n_most: int
 
 
 def judge(results: CampaignResults, path: Path, output: Path) -> None:
-    """Distance of each calculated discovery to its competing phases with both functionals."""
+    """Distance of each discovery that was asked about to its competing phases, with both functionals."""
     table = read_table(path)
-    if len(table) == 0:
-        raise SystemExit(f"{path} has no crystals")
-    energies = {
-        identifier: energy
-        for identifier, energy, status in zip(
-            table.ids, table.column("energy_per_atom"), table.column("status"), strict=True
-        )
-        if status == "converged"
-    }
-    rows = [row for d in results.discoveries if d.id in energies and (row := verdict(results, d, energies))]
-    stays = sum(row["stays"] for row in rows)
-    content = {"level": table.column("level")[0], "pbe_level": results.hull.level, "n": len(rows), "stay": stays}
-    output.write_text(json.dumps(content | {"discoveries": rows}, indent=1) + "\n")
-    print(f"{stays} of {len(rows)} discoveries stay on the hull")
+    (level,) = set(table.column("level")) or {""}
+    if level in ("", results.hull.level):
+        raise SystemExit(f"{path} is of level {level!r}, the campaign of {results.hull.level!r}: give another level")
+    rows = zip(table.ids, table.column("energy_per_atom"), table.column("status"), strict=True)
+    energies = {identifier: energy for identifier, energy, status in rows if status == Status.CONVERGED}
+    asked = [d for d in results.discoveries if d.id in set(table.ids)]
+    judged = [verdict(results, d, energies) for d in asked if not lacking(results, d, energies)]
+    not_judged = {d.id: missing for d in asked if (missing := lacking(results, d, energies))}
+    stays = sum(row["stays"] for row in judged)
+    content = {"level": level, "level_before": results.hull.level, "n": len(judged), "stay": stays}
+    content |= {"discoveries": judged, "not_judged": not_judged}
+    output.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"{stays} of {len(judged)} discoveries stay on the hull; {len(not_judged)} cannot be judged: {not_judged}")
 
 
-def verdict(results: CampaignResults, discovery: Discovery, energies: Mapping[str, float]) -> dict[str, Any] | None:
-    """One discovery; None when a competing phase has no energy."""
+def lacking(results: CampaignResults, discovery: Discovery, energies: Mapping[str, float]) -> list[str]:
+    """Of the discovery and its competing phases, those without a converged energy."""
+    return [i for i in (discovery.id, *products(results, discovery)) if i not in energies]
+
+
+def verdict(results: CampaignResults, discovery: Discovery, energies: Mapping[str, float]) -> dict[str, Any]:
+    """One discovery whose energy is known, and those of its competing phases."""
     mixture = products(results, discovery)
-    if any(identifier not in energies for identifier in mixture):
-        return None
     distance = energies[discovery.id] - sum(share * energies[identifier] for identifier, share in mixture.items())
     return {
         "id": discovery.id,

@@ -36,7 +36,7 @@ def main() -> None:
     parts = [
         "<!-- written by scripts/write_campaign_docs.py; do not edit -->",
         f"# {results.settings.name}",
-        introduction(results, arguments.settings, arguments.page),
+        introduction(results, arguments),
         "## Oracle against the known set",
         alignment(results),
         "## Rounds",
@@ -51,17 +51,19 @@ def main() -> None:
     arguments.page.write_text("\n\n".join(part for part in parts if part).rstrip() + "\n", encoding="utf-8")
 
 
-def introduction(results: CampaignResults, settings: Path, page: Path) -> str:
+def introduction(results: CampaignResults, arguments: argparse.Namespace) -> str:
     """What was run, and with which command."""
-    known, started = results.knowledge.known, results.state.started
+    known, started, settings = results.knowledge.known, results.state.started, arguments.settings
     versions = {} if started is None else started.versions
     source = "" if known.source == EMBEDDED else f" --set known.source=path/to/{known.source}"
+    command = arguments.command or f"opengnome discover runs/{settings.stem} --settings {settings}{source}"
     return (
         f"Known set: {len(known.table):,} crystals of {len(known.elements)} elements from `{known.source}` "
         f"({known.level}); their hull is the initial hull. Oracle: {oracle(results, versions)}, relaxing cell and "
         f"positions. Seed {results.settings.seed}.\n\n"
-        f"```console\n$ opengnome discover runs/{settings.stem} --settings {settings}{source}\n"
-        f"$ python scripts/write_campaign_docs.py runs/{settings.stem} docs/{page.name} ...\n```\n\n"
+        f"```console\n$ {command}\n"
+        f"$ python scripts/write_campaign_docs.py {arguments.campaign_shown or f'runs/{settings.stem}'} "
+        f"docs/{arguments.page.name} ...\n```\n\n"
         '"New" means: a composition that is not in this table. A hit is a calculated energy at or below the hull (0.05 '
         "meV/atom tolerance); rates divide by all calculations of the arm, failed ones included. The arms share one "
         "hull and one history."
@@ -96,8 +98,8 @@ def alignment(results: CampaignResults) -> str:
     m = aligned.metrics
     shifts = ", ".join(f"{symbol} {1e3 * value:+.0f}" for symbol, value in aligned.shifts.items())
     return (
-        f"CHGNet relaxed {m['n_crystals']:.0f} known compounds drawn by seed ({m['n_failed']:.0f} relaxations failed) "
-        "and one crystal per element. Its formation energies minus the table's:\n\n"
+        f"The oracle relaxed {m['n_crystals']:.0f} known compounds drawn by seed ({m['n_failed']:.0f} relaxations "
+        "failed) and one crystal per element. Its formation energies minus the table's:\n\n"
         "| | meV/atom |\n|---|---:|\n"
         f"| offset (mean) | {1e3 * m['offset_before']:+.0f} |\n"
         f"| MAE | {1e3 * m['mae_before']:.0f} |\n"
@@ -129,10 +131,10 @@ def depth(results: CampaignResults) -> str:
         "| round | arm | calculated | hits | of these deeper than 200 meV/atom | hit rate without the deep ones |\n"
         "|---:|---|---:|---:|---:|---:|"
     )
+    n_known = len(results.knowledge.known.table)
     text = (
-        f"A crystal more than {1e3 * DEEP:.0f} meV/atom below a hull of thousands of compounds usually marks a hole in "
-        "the table, a common compound that it lacks, and everything near the hole looks stable. Such candidates are "
-        "counted apart; the last column leaves them out of hits and calculations."
+        f"A crystal more than {1e3 * DEEP:.0f} meV/atom below the hull of the {n_known:,} known crystals usually marks a "
+        "hole in the table, a common compound that it lacks, and everything near the hole looks stable. Such candidates are counted apart; the last column leaves them out of hits and calculations."
     )
     return f"{text}\n\n{head}\n" + "\n".join(rows)
 
@@ -225,6 +227,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("campaign", type=Path)
     parser.add_argument("page", type=Path)
     parser.add_argument("--settings", type=Path, required=True, help="the settings file the campaign was started with")
+    parser.add_argument("--command", help="shown as what was run; by default discover with the settings file")
+    parser.add_argument("--campaign-shown", help="how the page calls the campaign's folder")
     parser.add_argument("--flags", type=Path)
     parser.add_argument("--gnome", type=Path)
     parser.add_argument("--other-functional", type=Path, help="JSON of scripts/r2scan_check.py judge")

@@ -40,13 +40,19 @@ def with_columns(path: Path, **columns: list[str | None]) -> Path:
 
 
 def test_only_converged_rows_are_known(table_path: Path) -> None:
-    path = with_columns(table_path, status=["converged", "unconverged", None], level=["L", "other", "other"])
+    path = with_columns(table_path, status=["converged", "unconverged", "timed_out"], level=["L", "other", "other"])
     known = load_known_set(KnownSetSettings(source=str(path)))
     assert (known.table.ids, known.level) == (["a"], "L")  # the levels of the others do not matter
-    unconverged = [f"its status is {status!r}, not 'converged'" for status in ("unconverged", None)]
-    assert known.left_out == dict.fromkeys(unconverged, 1)
+    reasons = [f"its status is {status!r}: no energy of a relaxed crystal" for status in ("unconverged", "timed_out")]
+    assert known.left_out == dict.fromkeys(reasons, 1)
     with pytest.raises(SettingsError, match="1 rows have these elements: 1 of them: its status is 'unconverged'"):
         load_known_set(KnownSetSettings(source=str(path), elements=["Sr", "Ti", "O"]))
+
+
+def test_other_words_in_a_column_of_that_name_mean_nothing(table_path: Path) -> None:
+    path = with_columns(table_path, status=["published", None, "relaxed"], level=["L", "L", "L"])
+    known = load_known_set(KnownSetSettings(source=str(path)))
+    assert (len(known.table), known.left_out) == (3, {})
 
 
 def test_the_level_is_what_the_rows_say(table_path: Path) -> None:
@@ -54,9 +60,11 @@ def test_the_level_is_what_the_rows_say(table_path: Path) -> None:
     known = load_known_set(KnownSetSettings(source=str(path)))
     assert (known.level, len(known.table), known.left_out) == ("L", 3, {})
     assert {entry.level for entry in known.entries} == {"L"}
-    assert load_known_set(KnownSetSettings(source=str(path), level="the same")).level == "the same"
+    with pytest.raises(SettingsError, match="none is of the level 'another' asked for"):
+        load_known_set(KnownSetSettings(source=str(path), level="another"))
     unnamed = with_columns(table_path, level=[None, None, None])
     assert load_known_set(KnownSetSettings(source=str(unnamed))).level == "table:more.parquet"
+    assert load_known_set(KnownSetSettings(source=str(unnamed), level="named")).level == "named"
 
 
 def test_several_levels_are_refused_until_one_is_chosen(table_path: Path) -> None:

@@ -7,13 +7,14 @@ from opengnome.crystals import Composition
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.datasets import KnownSetSettings, entries_from_columns, load_known_set
 from opengnome.datasets.entry_tables import read_columns
-from opengnome.datasets.known import CONVERGED_STATUSES
 from opengnome.errors import SettingsError
 from opengnome.hull import Entry
 from opengnome.hull.references import formation_energy_per_atom
-from opengnome.oracles import OracleIdentity
+from opengnome.oracles import OracleIdentity, Status
 
 _REQUIRED = ("status", "level", "energy_per_atom")
+_CONVERGED = ("ok", Status.CONVERGED.value)
+"""What `opengnome relax` says of a crystal that converged in its table of rows, and in that of relaxed crystals."""
 
 
 class ElementalReferences:
@@ -70,7 +71,7 @@ def read_relaxed_elements(path: Path, identity: OracleIdentity) -> tuple[Entry, 
             f"{path} lacks the columns {missing}; references are a table that `opengnome relax` wrote, which says of "
             "each energy its level of theory and whether it converged"
         )
-    converged = [i for i, status in enumerate(columns["status"]) if status in CONVERGED_STATUSES]
+    converged = [i for i, status in enumerate(columns["status"]) if status in _CONVERGED]
     own = [i for i in converged if columns["level"][i] == identity.level]
     if not own:
         raise SettingsError(

@@ -44,16 +44,13 @@ from opengnome.datasets.entry_rows import (
     resolve_levels,
 )
 from opengnome.datasets.file_names import stem
+from opengnome.datasets.statuses import is_unfinished
 from opengnome.errors import InvalidCrystalError, SettingsError
 from opengnome.hull.corrections import EnergyDetails
-from opengnome.oracles import Status
 
 ID_COLUMNS = ("id", "material_id", "entry_id")
 FORMULA_COLUMNS = ("formula", "composition", "reduced_formula", "atomic_numbers")
 _LEVEL_COLUMNS = ("level", "run_type")
-
-_UNFINISHED = frozenset(status.value for status in Status) - {Status.CONVERGED.value}
-"""Other words than these in a column `status` are the user's own and mean nothing here."""
 
 _PARSING = pa_csv.ParseOptions(newlines_in_values=True)
 _MATERIALS_PROJECT_RUN_TYPES = ("GGA", "GGA+U", "PBE", "PBE+U")
@@ -237,7 +234,7 @@ def _unfinished(statuses: Sequence[Any] | None, n_rows: int) -> list[str]:
     """The status of each row that says that its relaxation did not converge; empty for all others."""
     if statuses is None:
         return [""] * n_rows
-    return [str(status) if status in _UNFINISHED else "" for status in statuses]
+    return [str(status) if is_unfinished(status) else "" for status in statuses]
 
 
 def level_of_run_type(run_type: str | None) -> str:

@@ -15,14 +15,12 @@ from pydantic import Field
 from opengnome.crystals import Composition, CrystalTable
 from opengnome.crystals.elements import SYMBOLS, atomic_number
 from opengnome.crystals.io import read_table
+from opengnome.datasets.statuses import is_unfinished
 from opengnome.errors import InvalidCrystalError, SettingsError
 from opengnome.hull import Entry
-from opengnome.oracles import Status
 from opengnome.settings import Settings
 
 EMBEDDED = "embedded"
-CONVERGED_STATUSES: tuple[str, ...] = (Status.CONVERGED.value, "ok")
-"""What a column `status` says of a crystal that converged: in a table of crystals, and in a table of results."""
 _DATA = "opengnome.datasets.data"
 
 
@@ -32,7 +30,7 @@ class KnownSetSettings(Settings):
     source: str = EMBEDDED
     """`embedded` (the AFLOW prototypes and elements that come with the package, energies by CHGNet), or
     the path of a Parquet table in the crystal schema with an energy column, such as `opengnome relax --relaxed`
-    writes. With a column `status`, only converged rows are used."""
+    writes. Rows that did not converge by a column `status` are left out."""
     energy_column: str | None = None
     """Column with the energy in eV/atom; by default `energy_per_atom`, else `formation_energy_per_atom`."""
     energy_kind: Literal["total", "formation"] | None = None
@@ -160,10 +158,10 @@ def _read(settings: KnownSetSettings) -> CrystalTable:
 
 def _why_not(table: CrystalTable, energies: np.ndarray) -> list[str]:
     """Why each row cannot be used; empty where it can."""
-    statuses = table.column("status") if "status" in table.column_names else [CONVERGED_STATUSES[0]] * len(table)
+    statuses = table.column("status") if "status" in table.column_names else [None] * len(table)
     return [
-        f"its status is {status!r}, not {CONVERGED_STATUSES[0]!r}"
-        if status not in CONVERGED_STATUSES
+        f"its status is {status!r}: no energy of a relaxed crystal"
+        if is_unfinished(status)
         else ("" if np.isfinite(energy) else "it has no energy")
         for status, energy in zip(statuses, energies.tolist(), strict=True)
     ]
@@ -172,13 +170,15 @@ def _why_not(table: CrystalTable, energies: np.ndarray) -> list[str]:
 def _level(settings: KnownSetSettings, table: CrystalTable, reasons: list[str]) -> tuple[str, list[str]]:
     """The level of theory of the rows that can be used, and the reasons of the others, among them other levels.
 
-    Raises `SettingsError` for rows of several levels when none of these is asked for.
+    Raises `SettingsError` for rows of several levels when none of these is asked for, or of others than asked for.
     """
     stated = table.column("level") if "level" in table.column_names else [None] * len(table)
     usable = [level or "" for level, reason in zip(stated, reasons, strict=True) if not reason]
     levels = list(dict.fromkeys(usable))
-    if len(levels) <= 1:
-        return settings.level or (levels[0] if levels else "") or f"table:{Path(settings.source).name}", reasons
+    if levels in ([], [""]):
+        return settings.level or f"table:{Path(settings.source).name}", reasons
+    if len(levels) == 1 and settings.level in (None, levels[0]):
+        return levels[0], reasons
     if settings.level is None or settings.level not in levels:
         asked = "" if settings.level is None else f" and none is of the level {settings.level!r} asked for"
         raise SettingsError(
