@@ -133,8 +133,9 @@ def depth(results: CampaignResults) -> str:
     )
     n_known = len(results.knowledge.known.table)
     text = (
-        f"A crystal more than {1e3 * DEEP:.0f} meV/atom below the hull of the {n_known:,} known crystals usually marks a "
-        "hole in the table, a common compound that it lacks, and everything near the hole looks stable. Such candidates are counted apart; the last column leaves them out of hits and calculations."
+        f"A crystal more than {1e3 * DEEP:.0f} meV/atom below the hull of the {n_known:,} known crystals usually marks "
+        "a hole in the table, a common compound that it lacks, and everything near the hole looks stable. Such "
+        "candidates are counted apart; the last column leaves them out of hits and calculations."
     )
     return f"{text}\n\n{head}\n" + "\n".join(rows)
 
