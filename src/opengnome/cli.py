@@ -487,3 +487,29 @@ def relax(
     whole = output is not None or as_json
     code = emit(rows if whole else for_screen(rows), output, as_json=as_json)
     raise typer.Exit(EXIT_STOPPED if stop.by else code)
+
+
+@app.command()
+def check(
+    directory: Annotated[Path, typer.Argument(help="Directory of a campaign, running or not.")],
+    mend: Annotated[
+        bool, typer.Option("--mend", help="Mend what can be; only while nothing runs the campaign.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print findings as JSON lines, for programs.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare the journal of a campaign with its files; a line per finding. Changes nothing without --mend.
+
+    Exit status 0: whole, or mended. 1: something is wrong. Work that --mend withdraws is done again by `discover`.
+    Files in the way are moved into DIRECTORY/damaged. What is a note, a warning, an error: docs/campaign_store.md.
+
+    Example: `opengnome check runs/oxides --mend`
+    """
+    from opengnome.campaign import Progress
+    from opengnome.campaign.checking import check_campaign
+    from opengnome.campaign.findings import lines
+
+    checked = check_campaign(directory, mending=mend, progress=Progress(quiet=quiet or as_json))
+    for line in lines(checked, as_json=as_json):
+        typer.echo(line)
+    raise typer.Exit(checked.exit_code)
