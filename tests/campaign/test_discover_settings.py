@@ -2,23 +2,38 @@
 
 import shutil
 from concurrent.futures import Executor
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from opengnome.campaign import CampaignResults, CampaignSettings, Progress, discover, read_settings, read_state
-from opengnome.campaign.discover import load_settings
+from opengnome.campaign import (
+    CampaignResults,
+    CampaignSettings,
+    Progress,
+    discover,
+    preparation,
+    read_settings,
+    read_state,
+)
+from opengnome.campaign.context import Context
+from opengnome.campaign.discover import _refuse_changes, load_settings
+from opengnome.campaign.events import EVENT_ADAPTER, CampaignStarted
 from opengnome.campaign.journal import Journal
+from opengnome.campaign.layout import Layout
+from opengnome.campaign.preparation import changed_versions, versions
 from opengnome.campaign.state import CampaignState
 from opengnome.campaign.work import calculation_key
 from opengnome.crystals import Crystal
 from opengnome.crystals.io import read_table, write_table
+from opengnome.datasets import load_known_set
 from opengnome.errors import CampaignError, SettingsError
 from opengnome.settings import to_toml
-from report.synthetic_campaign import ROUNDS, build_campaign
+from report.synthetic_campaign import ROUNDS, build_campaign, make_settings
 
 N_ROUNDS = len(ROUNDS)
+OPTIONAL = preparation._OPTIONAL
 
 
 class WorkWantedError(Exception):
@@ -255,6 +270,73 @@ def test_settings_of_later_versions_do_not_rename_campaigns_begun_before() -> No
     assert CampaignSettings.model_validate_json(text) == settings
 
 
+def begun(root: Path, **oracle: str) -> Path:
+    """A campaign that has begun and done nothing else."""
+    settings = make_settings(None)
+    root.mkdir()
+    Layout(root).settings.write_text(to_toml(settings))
+    known = load_known_set(settings.known).digest
+    with Journal(Layout(root).journal) as journal:
+        journal.append(
+            CampaignStarted(
+                settings_digest=settings.digest, known_digest=known, versions={}, reference_ids=("x",), **oracle
+            )
+        )
+    return root
+
+
+def test_an_oracle_of_another_level_is_refused(tmp_path: Path) -> None:
+    root = begun(tmp_path / "campaign", oracle_level="espresso-pbe-SSSP-0123abcd-90Ry-k0.25-cold0.01")
+    with pytest.raises(
+        CampaignError, match=r"of level 'chgnet-0\.3\.0' and the campaign began with 'espresso-pbe-SSSP-01"
+    ):
+        resume(root)
+
+
+def test_journals_without_a_level_and_optional_packages_are_gone_on_with(tmp_path: Path) -> None:
+    root = begun(tmp_path / "campaign")
+    started = read_state(root).started
+    assert started is not None
+    text = started.model_dump(exclude={"oracle_level", "oracle_version"})
+    assert EVENT_ADAPTER.validate_python(text) == started
+    _refuse_changes_of(root)
+    assert "versions differ" not in (root / "progress.log").read_text()
+    told = begun(tmp_path / "told", oracle_level="chgnet-0.3.0", oracle_version="0.0.1")
+    _refuse_changes_of(told)
+    assert (
+        f"versions differ from those the campaign began with: chgnet 0.0.1 -> {version('chgnet')}"
+        in (told / "progress.log").read_text()
+    )
+
+
+def _refuse_changes_of(root: Path) -> None:
+    progress = Progress(root / "progress.log", quiet=True)
+    progress.message("resumed")
+    context = Context(root, read_settings(root), make_executor=no_workers, progress=progress)
+    with Journal(Layout(root).journal) as journal:
+        _refuse_changes(journal, context)
+
+
+def test_what_differs_in_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = versions()
+    assert changed_versions({}) == changed_versions(now) == []
+    assert changed_versions(now | {"ase": "3.0", "gone": "1.0"}) == [
+        f"ase 3.0 -> {now['ase']}",
+        "gone 1.0 -> not installed",
+    ]
+    monkeypatch.setattr(preparation, "_OPTIONAL", ("pytest", "no-such-package"))
+    assert versions() == {k: v for k, v in now.items() if k not in OPTIONAL} | {"pytest": pytest.__version__}
+
+
+def test_where_an_engine_runs_is_no_difference(root: Path) -> None:
+    def settings(**gpaw: object) -> CampaignSettings:
+        return CampaignSettings.model_validate({"oracle": {"name": "gpaw", "gpaw": gpaw}})
+
+    (root / "settings.toml").write_text(to_toml(settings()))
+    with pytest.raises(CampaignError, match=r"with other settings \(oracle\.gpaw\.cutoff\)"):
+        resume(root, settings(cutoff=600.0, folder="/scratch", ranks=2))
+
+
 def test_where_dft_runs_does_not_rename_its_calculations() -> None:
     def settings(**gpaw: object) -> CampaignSettings:
         return CampaignSettings.model_validate({"oracle": {"name": "gpaw", "gpaw": gpaw}})
@@ -262,5 +344,8 @@ def test_where_dft_runs_does_not_rename_its_calculations() -> None:
     crystal = Crystal(3 * np.eye(3), np.zeros((1, 3)), np.array([29]))
     usual, moved, other = settings(), settings(folder="/scratch", ranks=4), settings(cutoff=600.0)
     assert usual.digest == moved.digest != other.digest
+    assert calculation_key(crystal, usual.oracle) == "50fbfe206c5fcda2c8980c70539e240e", (
+        "names of calculations of earlier versions stay"
+    )
     keys = [calculation_key(crystal, campaign.oracle) for campaign in (usual, moved, other)]
     assert keys[0] == keys[1] != keys[2]

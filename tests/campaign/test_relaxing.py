@@ -267,9 +267,9 @@ def test_unconverged_crystals_are_written_and_known_to_nobody(tmp_path: Path) ->
     known = load_known_set(KnownSetSettings(source=str(tmp_path / "known.parquet")))
     assert (known.level, known.energy_kind) == ("EMT", "total")
     assert known.table.ids == list(BATCH)
-    assert known.left_out == {"its status is 'unconverged', not 'converged'": 1}
+    assert known.left_out == {"its status is 'unconverged': no energy of a relaxed crystal": 1}
     judged = {row["id"]: row for row in hull_rows(tmp_path / "known.parquet", system="Al-Cu")}
-    assert judged["al-far"]["status"] == "no_energy"
+    assert judged["al-far"]["status"] == "not_converged"
     for i in ("al-fcc", "cu", "alcu"):
         assert judged[i]["formation_energy_per_atom"] == pytest.approx(rows[i]["formation_energy_per_atom"])
 
@@ -307,6 +307,51 @@ def test_a_crystal_the_oracle_cannot_do_does_not_stop_the_others(tmp_path: Path)
     assert (rows["po"]["status"], rows["po"]["reduced_formula"]) == ("failed", "Po")
     assert "Po" in rows["po"]["reason"]
     assert len(list((tmp_path / "kept").glob("*.parquet"))) == 1
+
+
+def test_a_damaged_library_is_no_crystals_fault(tmp_path: Path) -> None:
+    pseudo = tmp_path / "pseudo"
+    pseudo.mkdir()
+    (pseudo / "Cu.UPF").write_text('<UPF><PP_HEADER functional="PBE"/></UPF>')
+    (pseudo / "Al.UPF").write_text("half a file")
+    section = {"command": sys.executable, "pseudo_dir": pseudo, "ecutwfc_ry": 30.0}
+    settings = OracleSettings.model_validate({"name": "espresso", "espresso": section})
+    (row,) = relaxed_rows(tmp_path, {"au": fcc(GOLD, 17.0)}, settings).values()
+    assert (row["status"], row["reason"].partition(" in ")[0]) == ("failed", "no pseudopotential for Au")
+    with pytest.raises(OracleSetupError, match=r"Al\.UPF is not a UPF file"):
+        relaxed_rows(tmp_path, {"au": fcc(GOLD, 17.0), "al": BATCH["al-fcc"]}, settings)
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("name", ["relaxed", "relaxed.extxyz"])
+def test_where_no_status_is_written_all_crystals_are_converged(tmp_path: Path, name: str) -> None:
+    relaxed_rows(tmp_path, {"cu": BATCH["cu"]}, relaxed=tmp_path / "first.parquet")
+    (done,) = read_table(tmp_path / "first.parquet")
+    one_step = EMT.model_copy(update={"relaxation": EMT.relaxation.model_copy(update={"max_steps": 1})})
+    crystals = {"cu": done, "al-far": fcc(ALUMINIUM, 25.0)}
+    log = tmp_path / "log"
+    path = crystal_file(tmp_path / "crystals.parquet", crystals)
+    rows = relax_rows([path], settings=one_step, relaxed=tmp_path / name, workers=1, progress=Progress(log, quiet=True))
+    assert [row["status"] for row in rows] == ["ok", "unconverged"]
+    assert [row.id for row in read_crystals(tmp_path / name)] == ["cu"]
+    assert "1 crystals that did not converge are left out" in log.read_text()
+
+
+@pytest.mark.usefixtures("inline")
+def test_crystals_that_cannot_be_written_cost_no_row(tmp_path: Path) -> None:
+    rows = relaxed_rows(tmp_path, {"a/b": BATCH["cu"], "a_b": BATCH["al-fcc"]}, relaxed=tmp_path / "cifs")
+    assert [row["status"] for row in rows.values()] == ["ok", "ok"]
+    problem = "several crystals would be written to a_b.cif; ids must be unique"
+    assert {row["warning"] for row in rows.values()} == {f"not written to {tmp_path / 'cifs'}: {problem}"}
+
+
+@pytest.mark.usefixtures("inline")
+def test_relaxed_crystals_of_an_earlier_run_do_not_pass_for_those_of_this_one(tmp_path: Path) -> None:
+    relaxed = tmp_path / "relaxed.parquet"
+    relaxed_rows(tmp_path, {"cu": BATCH["cu"]}, relaxed=relaxed)
+    assert relaxed.exists()
+    relaxed_rows(tmp_path, {"dense": fcc(COPPER, 0.5)}, relaxed=relaxed)
+    assert not relaxed.exists()
 
 
 def test_a_damaged_calculation_is_one_row(tmp_path: Path, inline: None) -> None:

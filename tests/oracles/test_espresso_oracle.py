@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import shlex
 import shutil
 import signal
@@ -18,9 +19,10 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointDFTCalculator, SinglePointKPoint
 
+from opengnome.campaign.work import calculation_key
 from opengnome.crystals import Crystal, with_volume
 from opengnome.errors import OracleSetupError, SettingsError
-from opengnome.oracles import OracleSettings, RelaxationSettings, Status, make_oracle
+from opengnome.oracles import ElementsLackDataError, OracleSettings, RelaxationSettings, Status, make_oracle
 from opengnome.oracles.espresso import EspressoOracle, band_gap, k_mesh, level_name
 from opengnome.oracles.espresso_pseudopotentials import PseudopotentialFolder, cutoffs_ry
 from opengnome.oracles.espresso_settings import EspressoSettings
@@ -88,7 +90,7 @@ def test_a_relaxation(espresso, silicon):
     np.testing.assert_allclose(calculation.frames.stresses[0], 0.5 * 2.0 / 40.0 * np.eye(3), atol=1e-6)
     assert calculation.band_gap == pytest.approx(7.2 - 5.9)
     assert (calculation.oracle.version, calculation.oracle.code) == ("7.3", "pw.x")
-    assert calculation.oracle.level == "espresso-pbe-loose-30Ry-k0.25-cold0.01"
+    assert re.fullmatch(r"espresso-pbe-loose-[0-9a-f]{8}-30Ry-k0\.25-cold0\.01", calculation.oracle.level)
     assert n_starts(oracle) == [len(calculation.frames)]  # no run twice for the stress
 
 
@@ -109,7 +111,7 @@ def test_what_pw_is_asked(espresso, silicon):
         "8 8 8  0 0 0",
     ):
         assert line in text
-    assert oracle.identity.level.startswith("espresso-pbe-loose-30Ry-k0.25-cold0.01-")  # dispersion
+    assert oracle.identity.level.startswith(f"{espresso().identity.level}-")  # dispersion
     assert espresso(input_data={"electrons": {"mixing_beta": 0.2}}).identity.level == espresso().identity.level
 
 
@@ -309,10 +311,12 @@ def test_a_crystal_that_another_process_calculates_is_waited_for(espresso, silic
 
 def test_the_wait_for_another_process_ends_at_the_time_limit(espresso, silicon):
     oracle = espresso(relaxation=RelaxationSettings(timeout_s=0.2))
-    with locked(oracle.folder_of(silicon), setting="espresso.folder"):
-        calculation = oracle.relax(silicon)
-    assert calculation.status == Status.TIMED_OUT
-    assert calculation.reason.startswith("0.2 s passed while another process was calculating this crystal in")
+    with (
+        locked(oracle.folder_of(silicon), setting="espresso.folder"),
+        pytest.raises(OracleSetupError, match=r"another process .*Si-\w+ for more than 0\.2 s, .*run this again"),
+    ):
+        oracle.relax(silicon)
+    assert espresso().relax(silicon).status == Status.CONVERGED
 
 
 def test_a_full_disk_is_nobodys_fault_but_the_set_ups(espresso, silicon, monkeypatch):
@@ -416,7 +420,8 @@ def test_the_functional_of_a_loose_folder(pseudo):
     assert folder.of(["Si", "C"])["C"].functional == "lda"
     with pytest.raises(OracleSetupError, match="no pseudopotential for Ge in"):
         folder.of(["Ge"])
-    assert level_name(lda, folder.functional) == "espresso-lda-loose-30Ry-k0.25-cold0.01"
+    assert level_name(lda, folder.functional, folder.family).startswith("espresso-lda-loose-")
+    assert folder.family != PseudopotentialFolder(EspressoSettings(pseudo_dir=pseudo, functional="pbe")).family
     with pytest.raises(OracleSetupError, match=r"no pseudopotentials of espresso.functional = 'pbesol', only lda: C"):
         PseudopotentialFolder(EspressoSettings(pseudo_dir=pseudo, functional="pbesol"))
     chosen = EspressoSettings(pseudo_dir=pseudo, functional="pbe", pseudopotentials={"Si": "Si.pz-vbc.UPF"})
@@ -426,7 +431,7 @@ def test_the_functional_of_a_loose_folder(pseudo):
 
 def test_levels_differ_exactly_where_energies_do(pseudo):
     def level(**settings):
-        return level_name(EspressoSettings(pseudo_dir=pseudo, **settings), "pbe")
+        return level_name(EspressoSettings(pseudo_dir=pseudo, **settings), "pbe", "loose")
 
     plain = level()
     assert plain == level(command="mpirun pw.x", conv_thr_ry_per_atom=1e-8, folder="elsewhere", keep="none")
@@ -450,6 +455,38 @@ def test_levels_differ_exactly_where_energies_do(pseudo):
     assert level(magnetic_elements=(), starting_magnetization=0.3) == level(magnetic_elements=())
 
 
+def test_two_folders_of_one_name_share_a_level_only_with_the_same_files(tmp_path):
+    def of(place, **settings):
+        section = {"command": sys.executable, "pseudo_dir": tmp_path / place / "SSSP", **settings}
+        return OracleSettings.model_validate({"name": "espresso", "espresso": section})
+
+    def level(place, **settings):
+        return make_oracle(of(place, **settings)).identity.level
+
+    for place in ("here", "there", "elsewhere"):
+        write_upf(tmp_path / place / "SSSP", "Si.pbe.UPF")
+    with (tmp_path / "elsewhere" / "SSSP" / "Si.pbe.UPF").open("a") as file:
+        file.write("<!-- another generation -->")
+    assert level("here") == level("there") != level("elsewhere")
+    assert (
+        level("here", family="SSSP") == level("elsewhere", family="SSSP") == "espresso-pbe-SSSP-ssspRy-k0.25-cold0.01"
+    )
+    crystal = Crystal(3 * np.eye(3), np.zeros((1, 3)), np.array([14]))
+    here, there, elsewhere = (calculation_key(crystal, of(place)) for place in ("here", "there", "elsewhere"))
+    assert here == there != elsewhere, "a name is of the level, and not of the place"
+
+
+def test_elements_that_lack_data_are_told_from_a_damaged_library(pseudo, espresso):
+    oracle = espresso(ecutwfc_ry=None)
+    for numbers in ([8], [14]):  # no file, no cutoff
+        with pytest.raises(ElementsLackDataError):
+            oracle.check_elements(numbers)
+    (pseudo / "Si.pbe-n-rrkjus_psl.1.0.0.UPF").write_text("not one")
+    with pytest.raises(OracleSetupError, match="is not a UPF file") as damaged:
+        espresso().check_elements([14])
+    assert not isinstance(damaged.value, ElementsLackDataError)
+
+
 def test_an_energy_range_that_would_be_ignored_is_refused(espresso):
     with pytest.raises(SettingsError, match=r"relaxation.energy_per_atom_range = \(-50.0, 0.0\) does not hold for pw"):
         espresso(relaxation=RelaxationSettings(energy_per_atom_range=(-50.0, 0.0)))
@@ -468,7 +505,8 @@ def test_the_sssp_file_gives_names_and_cutoffs(pseudo):
     assert cutoffs_ry(folder.of(["Si"]), settings) == (30.0, 240.0)
     assert cutoffs_ry(folder.of(["Si", "Ge"]), settings) == (40.0, 320.0)
     assert cutoffs_ry(folder.of(["Si", "Ge"]), EspressoSettings(ecutwfc_ry=50.0)) == (50.0, 400.0)
-    assert level_name(settings, folder.functional) == "espresso-pbe-loose-ssspRy-k0.25-cold0.01"
+    unchecked = PseudopotentialFolder(EspressoSettings(pseudo_dir=pseudo, pseudopotentials={"Si": "Si.pbe-rrkj.UPF"}))
+    assert unchecked.family == folder.family, "an MD5 of the table is that of the file"
     with pytest.raises(OracleSetupError, match=r"no cutoff for Ni: set espresso\.ecutwfc_ry"):
         cutoffs_ry(folder.of(["Si", "Ni"]), settings)
     file.write_text(file.read_text() + "\n")

@@ -1,6 +1,8 @@
 """One process at a time in a folder, also when the one before removes it."""
 
+import errno
 import multiprocessing
+import os
 import shutil
 import threading
 import time
@@ -78,6 +80,20 @@ def test_a_place_that_cannot_be_written_to(tmp_path):
     with (
         pytest.raises(OracleSetupError, match=r"cannot write to .*file.*; set gpaw\.folder"),
         locked(tmp_path / "file" / "crystal", setting="gpaw.folder"),
+    ):
+        pass
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    def no_lock(_lock, _operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(folder_lock.fcntl, "flock", no_lock)
+    with (
+        pytest.raises(
+            OracleSetupError, match=r"crystal gives no locks \(No locks available\).*set vasp\.folder to a pla"
+        ),
+        locked(tmp_path / "crystal", setting="vasp.folder"),
     ):
         pass
 

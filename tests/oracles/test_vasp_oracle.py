@@ -24,7 +24,7 @@ from opengnome.oracles import OracleSettings, RelaxationSettings, Status, make_o
 from opengnome.oracles import write_calculation as write
 from opengnome.oracles.folder_lock import locked
 from opengnome.oracles.vasp import VaspOracle
-from opengnome.oracles.vasp_folder import prepare_folder
+from opengnome.oracles.vasp_folder import how_it_ended, note_end, prepare_folder, seconds_spent
 from opengnome.oracles.vasp_inputs import PoscarOrder, plan_steps
 from opengnome.oracles.vasp_settings import VaspSettings
 
@@ -463,10 +463,30 @@ def test_a_crystal_that_another_process_calculates_is_waited_for(vasp, salt):
 
 def test_the_wait_for_another_process_ends_at_the_time_limit(vasp, salt):
     oracle = vasp(relaxation=RelaxationSettings(timeout_s=0.2))
-    with locked(oracle.folder_of(salt), setting="vasp.folder"):
-        calculation = oracle.relax(salt)
-    assert calculation.status == Status.TIMED_OUT
-    assert calculation.reason.startswith("0.2 s passed while another process was calculating this crystal in")
+    with (
+        locked(oracle.folder_of(salt), setting="vasp.folder"),
+        pytest.raises(OracleSetupError, match=r"another process .*Cl-Na-\w+ for more than 0\.2 s"),
+    ):
+        oracle.relax(salt)
+
+
+def test_time_before_an_interruption_counts(vasp, salt):
+    """As it was noted at the time limit, or of a killed run until it last wrote."""
+    oracle = vasp(relaxation=RelaxationSettings(timeout_s=1e-3))
+    oracle.relax(salt)
+    folder = oracle.folder_of(salt) / "relax1"
+    assert json.loads((folder / "begun.json").read_text()) == {"earlier_s": 0.0}
+    begun = (folder / "begun.json").stat().st_mtime
+    (folder / "OSZICAR").touch()
+    os.utime(folder / "OSZICAR", (begun + 500.0, begun + 500.0))
+    assert seconds_spent(folder, how_it_ended(folder)) == pytest.approx(500.0, abs=0.01)
+    again = vasp(relaxation=RelaxationSettings(timeout_s=1e-3)).relax(salt)
+    assert 500.0 <= again.seconds < 600.0
+    note_end(folder, Status.TIMED_OUT, "", seconds=1000.0, corrections=(), magnetization=None)
+    done = vasp().relax(salt)
+    assert done.status == Status.CONVERGED
+    assert 1000.0 < done.seconds < 1400.0
+    assert how_it_ended(folder).seconds > 1000.0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from opengnome.campaign.execution import Ended, Unit
 from opengnome.campaign.strained import is_strained
 from opengnome.crystals import Crystal
 from opengnome.crystals.io import read_table
-from opengnome.errors import OracleSetupError, WorkFailedError
+from opengnome.errors import WorkFailedError
 from opengnome.oracles import Calculation, Status, make_oracle, read_calculation, write_calculation
 from opengnome.oracles.relaxation import failed
 
@@ -46,9 +46,10 @@ def _run(context: Context, stage: str, units: list[Unit], note: Callable[[], str
     try:
         yield from context.run(stage, units, note=note)
     except WorkFailedError as error:
-        if isinstance(error.__cause__, OracleSetupError):
-            raise error.__cause__ from error
-        raise
+        cause = work.set_up_error(error)
+        if cause is error:
+            raise
+        raise cause from error
 
 
 def _calculation_unit(context: Context, crystal: Crystal, *, strained: bool) -> Unit:

@@ -16,14 +16,15 @@ from opengnome.campaign.journal import Journal
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.loop import run
 from opengnome.campaign.perform import perform
-from opengnome.campaign.preparation import changed_versions
+from opengnome.campaign.preparation import changed_code, changed_versions
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.settings import CampaignSettings
-from opengnome.campaign.state import CampaignState, fold
+from opengnome.campaign.state import CampaignState, fold, plan
 from opengnome.campaign.stopping import StopRequest, stopping
 from opengnome.crystals.replacement import replace_file
 from opengnome.datasets import EMBEDDED
 from opengnome.errors import CampaignError
+from opengnome.oracles import make_oracle
 from opengnome.oracles.settings import DFT_ENGINES
 from opengnome.settings import Settings
 
@@ -156,21 +157,38 @@ def _write_settings(layout: Layout, settings: CampaignSettings) -> None:
 
 
 def _differences(written: CampaignSettings, given: CampaignSettings) -> list[str]:
-    old, new = written.model_dump(), given.model_dump()
-    names = []
-    for section, value in new.items():
-        if section in ("execution", "name") or old[section] == value:
-            continue
-        if isinstance(value, dict):
-            names += [f"{section}.{key}" for key, item in value.items() if old[section].get(key) != item]
-        else:
-            names.append(section)
-    return names
+    """The settings that make the digests differ, e.g. "oracle.relaxation.fmax"."""
+    changes = _changes(written.model_dump(), given.model_dump())
+    return [".".join(path) for path, value in changes if _changes_digest(written, path, value)]
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Where two trees of settings differ, and the new value there."""
+    for key in old | new:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from (((key, *path), value) for path, value in _changes(before, after))
+        elif before != after:
+            yield (key,), after
+
+
+def _changes_digest(settings: CampaignSettings, path: Sequence[str], value: Any) -> bool:
+    """Whether the setting at `path` is one that the digest is made of."""
+    changed = settings.model_dump()
+    section = changed
+    for name in path[:-1]:
+        section = section[name]
+    section[path[-1]] = value
+    try:
+        return CampaignSettings.model_validate(changed).digest != settings.digest
+    except ValueError:  # it needs another one changed with it
+        return True
 
 
 def _refuse_changes(journal: Journal, context: Context) -> None:
-    """Refuse to go on with other settings or another known set than the campaign began with."""
-    started = fold(journal).started
+    """Refuse to go on with other settings, level of theory or known set than the campaign began with."""
+    state = fold(journal)
+    started = state.started
     if started is None:
         return
     if started.settings_digest != context.settings.digest:
@@ -178,6 +196,15 @@ def _refuse_changes(journal: Journal, context: Context) -> None:
             f"{context.layout.settings} was changed since the campaign began; put it back or begin a new campaign"
         )
     changed = changed_versions(started.versions)
+    if started.oracle_level and plan(state, context.settings):  # a finished campaign needs no oracle
+        identity = make_oracle(context.settings.oracle).identity
+        if identity.level != started.oracle_level:
+            raise CampaignError(
+                f"the oracle is of level {identity.level!r} and the campaign began with {started.oracle_level!r}: "
+                "energies of two levels do not share a hull. Put back what the oracle is made of (for instance "
+                "espresso.pseudo_dir), or begin a new campaign"
+            )
+        changed += changed_code(started, identity)
     if changed:
         context.progress.message(f"versions differ from those the campaign began with: {', '.join(changed)}")
     digest = context.knowledge.known.digest

@@ -23,6 +23,10 @@ class CampaignStarted(_Event):
     versions: dict[str, str]
     reference_ids: tuple[str, ...]
     """Crystals that the oracle computes before the first round (`references.parquet`); may be none."""
+    oracle_level: str = ""
+    """The oracle's level of theory; empty in journals of the time when it was not written."""
+    oracle_version: str = ""
+    """Version of the oracle's code; empty likewise, and where only its calculations tell."""
 
     @property
     def key(self) -> str:

@@ -41,7 +41,7 @@ def oracle_settings(
 ) -> OracleSettings:
     """Settings of the oracle `oracle` with `functional`, both written in small or capital letters.
 
-    Each of these comes before the ones in front of it: the settings file, the two names, `overrides`
+    Of a value given twice the later one holds, in this order: the settings file `path`, the two names, `overrides`
     (``section.key=value``). Raises `SettingsError` when a name is unknown (the message has those that there are),
     the oracle has no functional to choose, or the rest contradicts them.
     """

@@ -1,7 +1,9 @@
 """Before the first round: fix the known set, compute reference crystals, align the oracle with it."""
 
 import platform
+from contextlib import suppress
 from importlib import metadata
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 
@@ -13,10 +15,13 @@ from opengnome.campaign.strained import strained_crystals
 from opengnome.crystals import CrystalTable, concatenate
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.io import write_table
-from opengnome.errors import OracleSetupError, SettingsError
-from opengnome.oracles import Oracle, make_oracle
+from opengnome.errors import SettingsError
+from opengnome.oracles import ElementsLackDataError, Oracle, OracleIdentity, make_oracle
 
 _VERSIONED = ("opengnome", "torch", "numpy", "chgnet", "ase", "moyopy", "vesin", "pymatgen-core")
+
+_OPTIONAL = ("gpaw", "gpaw-data", "custodian", "pymatgen")
+"""Packages that compute where they are installed."""
 
 
 def start(context: Context) -> CampaignStarted:
@@ -57,19 +62,33 @@ def start(context: Context) -> CampaignStarted:
         settings_digest=context.settings.digest,
         known_digest=known.digest,
         versions=versions(),
+        oracle_level=oracle.identity.level,
+        oracle_version=oracle.identity.version,
         reference_ids=() if references is None else tuple(references.ids),
     )
 
 
 def versions() -> dict[str, str]:
     """Versions of everything that computes."""
-    return {name: metadata.version(name) for name in _VERSIONED} | {"python": platform.python_version()}
+    found = {name: metadata.version(name) for name in _VERSIONED}
+    for name in _OPTIONAL:
+        with suppress(PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found | {"python": platform.python_version()}
 
 
 def changed_versions(before: dict[str, str]) -> list[str]:
-    """What differs from earlier versions, e.g. ``chgnet 0.4.2 -> 0.5.0``."""
-    now = versions()
-    return [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
+    """What differs from earlier versions, e.g. ``chgnet 0.4.2 -> 0.5.0``; what they did not have is no difference."""
+    now = dict.fromkeys(before, "not installed") | versions()
+    return [f"{name} {version} -> {now[name]}" for name, version in before.items() if version != now[name]]
+
+
+def changed_code(started: CampaignStarted, identity: OracleIdentity) -> list[str]:
+    """The same of the oracle's code where that is none of the packages, e.g. the content of a recorded table."""
+    before, now = started.oracle_version, identity.version
+    if not before or not now or before == now or identity.code in started.versions:
+        return []
+    return [f"{identity.code} {before} -> {now}"]
 
 
 def align(context: Context, state: CampaignState) -> Aligned:
@@ -93,8 +112,9 @@ def _check_elements(context: Context, oracle: Oracle, references: CrystalTable |
         asked.update(number for crystal in references for number in crystal.atomic_numbers.tolist())
     try:
         oracle.check_elements(sorted(asked))
-    except OracleSetupError as error:
-        raise OracleSetupError(f"{error} (known.elements says which elements a campaign has)") from error
+    except ElementsLackDataError as error:
+        hint = "known.elements and generation.allowed_elements say which elements a campaign has"
+        raise ElementsLackDataError(f"{error} ({hint})") from error
 
 
 def _crystals_to_compute(context: Context) -> CrystalTable | None:

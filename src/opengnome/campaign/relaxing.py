@@ -9,7 +9,7 @@ from pathlib import Path
 
 from opengnome.campaign import work
 from opengnome.campaign.context import run_with_progress
-from opengnome.campaign.elemental_references import known_references
+from opengnome.campaign.elemental_references import ElementalReferences, known_references
 from opengnome.campaign.execution import Ended, Unit, local_executor
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.reading import read_all
@@ -19,7 +19,15 @@ from opengnome.campaign.tables import Row, failure
 from opengnome.crystals import Crystal
 from opengnome.crystals.io import SUFFIXES, write_crystals
 from opengnome.errors import OpenGnomeError, OracleSetupError, SettingsError, WorkFailedError
-from opengnome.oracles import Calculation, Oracle, OracleSettings, Status, make_oracle, read_calculation
+from opengnome.oracles import (
+    Calculation,
+    ElementsLackDataError,
+    Oracle,
+    OracleSettings,
+    Status,
+    make_oracle,
+    read_calculation,
+)
 
 INVALID, NOT_RUN = "invalid_crystal", "not_run"
 CALCULATIONS_SUFFIX = ".calculations"
@@ -59,9 +67,10 @@ def relax_rows(
 
     Stopped by a signal (`stopping.STOP_SIGNALS`, noted in `stop`) or by an oracle that no longer works, the crystals
     that are not finished have the status ``not_run``; the others have their rows and are written as usual.
-    Raises `OracleSetupError` or `SettingsError`, before anything is computed, when the oracle cannot work or the
-    references are not of its level.
+    Relaxed crystals that cannot be written cost no row: `warning` of each row says why. Raises `OracleSetupError` or
+    `SettingsError`, before anything is computed, when the oracle cannot work or the references are not of its level.
     """
+    work.forget_oracles()
     oracle = make_oracle(settings)
     known = known_references(oracle.identity, references)
     read = read_all(paths)
@@ -85,9 +94,9 @@ def relax_rows(
             lost = results.get(units[identifier].path)
             status, reason = (Status.FAILED.value, str(lost)) if lost else (NOT_RUN, _to_be_done(stopped, keep))
             rows[identifier] = failure_row(identifier, crystal, status=status, reason=reason)
-    table = None if relaxed is None else relaxed_table(ended, elements)
-    if relaxed is not None and table is not None:
-        write_crystals(relaxed, table)
+    if relaxed is not None and (problem := _write_relaxed(relaxed, ended, elements, progress)):
+        for identifier, _ in ended:
+            rows[identifier]["warning"] = "; ".join(filter(None, (rows[identifier]["warning"], problem)))
     return [rows[r.id] for r in read]
 
 
@@ -104,14 +113,45 @@ def _check_can_hold(relaxed: Path, n_crystals: int) -> None:
         )
 
 
+def _write_relaxed(
+    path: Path, ended: Sequence[tuple[str, Calculation]], elements: ElementalReferences, progress: Progress
+) -> str:
+    """Write the last geometries; why that was not possible, else empty.
+
+    A Parquet table has those of all crystals, with a status; elsewhere only converged ones are, since there is no place
+    to tell them from the others.
+    """
+    kept = ended
+    if SUFFIXES.get(path.suffix.lower()) != "parquet":
+        kept = [(i, calculation) for i, calculation in ended if calculation.status is Status.CONVERGED]
+        n_others = sum(calculation.crystal is not None for _, calculation in ended) - len(kept)
+        if n_others:
+            progress.message(f"{n_others} crystals that did not converge are left out of {path}; a .parquet has them")
+    table = relaxed_table(kept, elements)
+    try:
+        if table is not None:
+            write_crystals(path, table)
+        elif path.is_file():
+            path.unlink()  # of an earlier run: it would pass for the answer of this one
+            progress.message(f"there is no relaxed crystal; {path} of an earlier run is removed")
+    except (OpenGnomeError, OSError) as error:
+        problem = f"not written to {path}: {error}"
+        progress.message(f"relaxed crystals are {problem}")
+        return problem
+    return ""
+
+
 def _possible(crystals: Mapping[str, Crystal], oracle: Oracle) -> tuple[dict[str, Crystal], dict[str, Row]]:
-    """Crystals of elements that the oracle has what it needs for, and the rows of the others."""
+    """Crystals of elements that the oracle has what it needs for, and the rows of the others.
+
+    Raises `OracleSetupError` when that cannot be told: a damaged library is no crystal's fault.
+    """
 
     @cache
     def lacking(elements: frozenset[int]) -> str:
         try:
             oracle.check_elements(sorted(elements))
-        except OracleSetupError as error:
+        except ElementsLackDataError as error:
             return str(error)
         return ""
 
@@ -162,7 +202,7 @@ def _calculate(units: Iterable[Unit], run: Callable[..., Iterator[Ended]], reque
     except OracleSetupError as error:
         stopped = str(error)
     except WorkFailedError as error:
-        stopped = str(error.__cause__ if isinstance(error.__cause__, OracleSetupError) else error)
+        stopped = str(work.set_up_error(error))
     for path in distinct:  # finished, and not told before the end
         if path not in results and path.exists():
             results[path] = _read(path)

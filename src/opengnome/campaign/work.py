@@ -13,6 +13,7 @@ from opengnome.campaign.limits import forget_hang, hang_note, killed_when_hung
 from opengnome.campaign.settings import ScreeningSettings
 from opengnome.crystals import Composition, Crystal, CrystalTable, digest
 from opengnome.crystals.io import read_table, write_table
+from opengnome.errors import OpenGnomeError, OracleSetupError, WorkFailedError
 from opengnome.generation import GenerationResult, GenerationSettings, generate
 from opengnome.graphs import cached_store
 from opengnome.models import (
@@ -26,6 +27,7 @@ from opengnome.models import (
 from opengnome.models.processes import Processes
 from opengnome.oracles import Oracle, OracleSettings, make_oracle, write_calculation
 from opengnome.oracles.relaxation import failed
+from opengnome.oracles.settings import LEVELS_OF_FILES
 
 PARENTS_PREFIX = "parents: "
 """Prefix of the counts that are about parents, not candidates."""
@@ -52,9 +54,25 @@ def calculate(*, path: Path, crystal: Crystal, settings: OracleSettings) -> None
 
 
 def calculation_key(crystal: Crystal, settings: OracleSettings) -> str:
-    """Name of a calculation (32 hex characters): the digests of its crystal and of the oracle's settings."""
+    """Name of a calculation (32 hex characters): the digests of its crystal and of the oracle's settings, and of its
+    level of theory where that does not follow from the settings.
+
+    Raises `OracleSetupError` when such a level cannot be found out.
+    """
     text = f"{digest(crystal)}:{settings.physics_json}"
+    if settings.name in LEVELS_OF_FILES:
+        text += f":{_oracle(settings.model_dump_json()).identity.level}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def forget_oracles() -> None:
+    """Look at the files that oracles are made of (pseudopotentials) again; a process keeps those it has."""
+    _oracle.cache_clear()
+
+
+def set_up_error(error: WorkFailedError) -> OpenGnomeError:
+    """What an oracle that cannot work has said, where that is what `error` comes from; else `error`."""
+    return error.__cause__ if isinstance(error.__cause__, OracleSetupError) else error
 
 
 def file_digest(path: Path) -> str:

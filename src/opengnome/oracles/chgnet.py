@@ -21,7 +21,7 @@ from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.interop import from_ase, to_pymatgen
 from opengnome.errors import OracleSetupError
-from opengnome.oracles.oracle import Calculation, OracleIdentity
+from opengnome.oracles.oracle import Calculation, ElementsLackDataError, OracleIdentity
 from opengnome.oracles.relaxation import failed, relax_with_calculator
 from opengnome.oracles.settings import RelaxationSettings
 
@@ -49,10 +49,12 @@ class ChgnetOracle:
         )
 
     def check_elements(self, atomic_numbers: Iterable[int]) -> None:
-        """Raises `OracleSetupError` naming every element CHGNet was not trained on."""
+        """Raises `ElementsLackDataError` naming every element CHGNet was not trained on."""
         untrained = _untrained(atomic_numbers)
         if untrained:
-            raise OracleSetupError(f"CHGNet was not trained on {untrained}; leave these elements out of the chemistry")
+            raise ElementsLackDataError(
+                f"CHGNet was not trained on {untrained}; leave these elements out of the chemistry"
+            )
 
     def relax(self, crystal: Crystal) -> Calculation:
         """Relax one crystal; see `relaxation.relax_with_calculator`."""

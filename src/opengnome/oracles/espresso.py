@@ -29,7 +29,7 @@ from opengnome.errors import OracleSetupError, SettingsError
 from opengnome.oracles.espresso_evaluations import Evaluation, Evaluations
 from opengnome.oracles.espresso_pseudopotentials import Pseudopotential, PseudopotentialFolder, cutoffs_ry
 from opengnome.oracles.espresso_settings import PHYSICAL_KEYWORDS, EspressoSettings
-from opengnome.oracles.folder_lock import locked
+from opengnome.oracles.folder_lock import busy, locked
 from opengnome.oracles.oracle import Calculation, OracleIdentity, Status
 from opengnome.oracles.relaxation import Stop, calculation_of, density_stop, relax_with_calculator
 from opengnome.oracles.scratch import is_fault_of_disk, unwritable
@@ -72,12 +72,16 @@ class EspressoOracle:
             name="espresso",
             code="pw.x",
             version="",  # pw.x tells it in its output: the identity of every calculation has it
-            level=level_name(self.settings, self.folder_of_pseudopotentials.functional),
+            level=level_name(
+                self.settings, self.folder_of_pseudopotentials.functional, self.folder_of_pseudopotentials.family
+            ),
             settings_digest=engine_digest(self.settings, self.relaxation),
         )
 
     def check_elements(self, atomic_numbers: Iterable[int]) -> None:
-        """Raises `OracleSetupError` naming every element without a pseudopotential or without a cutoff."""
+        """Raises `ElementsLackDataError` naming every element without a pseudopotential or without a cutoff, and
+        `OracleSetupError` when the folder has several files of an element or a damaged one.
+        """
         found = self.folder_of_pseudopotentials.of(SYMBOLS[number] for number in atomic_numbers)
         cutoffs_ry(found, self.settings)
 
@@ -90,8 +94,8 @@ class EspressoOracle:
         """Relax one crystal, or go on where a killed calculation of it stopped; see `relaxation.relax_with_calculator`.
 
         While another process calculates this crystal, this one waits for it and takes what it left. Raises
-        `OracleSetupError` when an element has no pseudopotential or no cutoff, pw.x cannot be started, or the disk is
-        full.
+        `OracleSetupError` when an element has no pseudopotential or no cutoff, pw.x cannot be started, the disk is
+        full, or the other process is not done within the time limit.
         """
         asked = time.monotonic()
         stop = density_stop(crystal, self.relaxation)
@@ -102,8 +106,7 @@ class EspressoOracle:
         folder, limit_s = self.folder_of(crystal), self.relaxation.timeout_s
         with locked(folder, setting=_FOLDER_SETTING, wait_s=limit_s) as is_ours:
             if not is_ours:
-                reason = f"{limit_s:g} s passed while another process was calculating this crystal in {folder}"
-                return self._without_frames(crystal, Stop(Status.TIMED_OUT, reason), seconds=0.0)
+                raise busy(folder, limit_s)
             calculation = self._calculate(crystal, found, cutoffs, folder, deadline=asked + limit_s)
             if self.settings.keep == "none" or (
                 self.settings.keep == "failed" and calculation.status is Status.CONVERGED
@@ -300,15 +303,15 @@ class PwRun:
         return results
 
 
-def level_name(settings: EspressoSettings, functional: str) -> str:
+def level_name(settings: EspressoSettings, functional: str, family: str) -> str:
     """The level of theory: functional, pseudopotentials, cutoffs, k-points, smearing; what else changes energies as a
     digest.
 
-    `functional` is that of the pseudopotentials, which a keyword input_dft replaces.
+    `functional` is that of the pseudopotentials, which a keyword input_dft replaces, and `family` their name
+    (`PseudopotentialFolder`).
     """
     system = settings.input_data.get("system", {})
     named = next((str(value).lower() for key, value in system.items() if key.lower() == "input_dft"), functional)
-    family = settings.family or ("" if settings.pseudo_dir is None else settings.pseudo_dir.name)
     cutoff = "sssp" if settings.ecutwfc_ry is None else f"{settings.ecutwfc_ry:g}"
     density = "" if settings.ecutrho_ry is None else f"+{settings.ecutrho_ry:g}"
     parts = ["espresso", named, family, f"{cutoff}{density}Ry", f"k{settings.k_spacing:g}"]

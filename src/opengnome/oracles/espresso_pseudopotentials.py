@@ -12,6 +12,7 @@ from typing import Any
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.errors import OracleSetupError
 from opengnome.oracles.espresso_settings import EspressoSettings
+from opengnome.oracles.oracle import ElementsLackDataError
 
 _ELEMENT_OF_NAME = re.compile(r"([A-Za-z]{1,2})(?=[._-])")
 _FUNCTIONAL = re.compile(r'functional\s*=\s*"([^"]*)"|^(.*?)\s+Exchange-Correlation functional', re.MULTILINE)
@@ -70,6 +71,21 @@ class PseudopotentialFolder:
                 )
         self.functional = self._one_functional(settings.functional)
         """The exchange-correlation functional of the files, e.g. "pbe"."""
+        self.family = settings.family or f"{self.folder.resolve().name}-{self._content()}"
+        """Name of the set: the one that was given, or that of the folder with a digest of the files in it."""
+
+    def _content(self) -> str:
+        """Digest (8 hex characters) of the files that elements may get, by element, wherever they are.
+
+        A file has the MD5 that the SSSP file says, which is checked when its element is asked for, else its own.
+        """
+        files = []
+        for symbol in sorted({*self._files, *self._suggested, *self._chosen}):
+            for name in self._candidates(symbol):
+                suggested = self._suggested.get(symbol, {})
+                expected = suggested.get("md5") if suggested.get("filename") == name else None
+                files.append(f"{symbol} {expected or _md5(self.folder / name)}")
+        return hashlib.sha256("\n".join(files).encode()).hexdigest()[:8]
 
     def _one_functional(self, wanted: str | None) -> str:
         """That of all files, or the one that is `wanted`, in which case the files of others are forgotten."""
@@ -97,12 +113,13 @@ class PseudopotentialFolder:
     def of(self, symbols: Iterable[str]) -> dict[str, Pseudopotential]:
         """The pseudopotential of each element, by symbol.
 
-        Raises `OracleSetupError` naming every element that has none or several, and when the functionals differ.
+        Raises `ElementsLackDataError` naming every element that has none, `OracleSetupError` when one has several or a
+        damaged file, or the functionals differ.
         """
         wanted = sorted(set(symbols))
         missing = [symbol for symbol in wanted if not self._candidates(symbol)]
         if missing:
-            raise OracleSetupError(
+            raise ElementsLackDataError(
                 f"no pseudopotential for {', '.join(missing)} in {self.folder}; add the UPF files, or leave these "
                 "elements out of the chemistry"
             )
@@ -133,7 +150,7 @@ class PseudopotentialFolder:
         if suggested.get("filename") != name:
             suggested = {}  # the cutoffs are those of another file
         expected = suggested.get("md5")
-        if expected and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != expected:
+        if expected and _md5(path) != expected:
             raise OracleSetupError(
                 f"{path} is not the file that the SSSP file describes (its MD5 differs); get it again"
             )
@@ -143,13 +160,13 @@ class PseudopotentialFolder:
 def cutoffs_ry(pseudopotentials: Mapping[str, Pseudopotential], settings: EspressoSettings) -> tuple[float, float]:
     """Cutoffs of wave functions and density for a crystal of these elements, Rydberg.
 
-    Raises `OracleSetupError` naming the elements for which neither the settings nor an SSSP file has one.
+    Raises `ElementsLackDataError` naming the elements for which neither the settings nor an SSSP file has one.
     """
     if settings.ecutwfc_ry is not None:
         return settings.ecutwfc_ry, settings.ecutrho_ry or 8.0 * settings.ecutwfc_ry
     without = [symbol for symbol, found in pseudopotentials.items() if not (found.ecutwfc_ry and found.ecutrho_ry)]
     if without:
-        raise OracleSetupError(
+        raise ElementsLackDataError(
             f"no cutoff for {', '.join(without)}: set espresso.ecutwfc_ry, or put the library's SSSP JSON file into "
             "espresso.pseudo_dir"
         )
@@ -187,6 +204,13 @@ def _suggestions(folder: Path) -> dict[str, dict[str, Any]]:
 def _some(names: list[str]) -> str:
     """The first names of a list that may be long."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _md5(path: Path) -> str:
+    try:
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    except OSError as error:
+        raise OracleSetupError(f"the pseudopotential {path} cannot be read: {error.strerror}") from error
 
 
 def _functional(path: Path) -> str:

@@ -31,7 +31,8 @@ _NUMBERED = ("efield_cart(", "fixed_magnetization(", "b_field(")
 """Keywords whose number is a direction in space; any other number counts the species of one crystal."""
 
 MACHINE_SETTINGS = frozenset({"command", "pseudo_dir", "folder", "keep"})
-"""Where and how it runs, which changes no result: no part of the names of calculations."""
+"""Where and how it runs, and where the pseudopotentials are: no part of the names of calculations. What the
+pseudopotentials are is, by the level of theory."""
 
 
 class EspressoSettings(Settings):
@@ -52,7 +53,8 @@ class EspressoSettings(Settings):
     functional: str | None = None
     """Which functional's files to take from a folder with those of several, e.g. "pbe"; None: all must be of one."""
     family: str | None = None
-    """Name of the set of pseudopotentials in the name of the level of theory; None: the name of the folder."""
+    """Name of the set of pseudopotentials in the name of the level of theory, which then must mean the same files
+    everywhere; None: the name of the folder and a digest of its files, so that another file is another level."""
     ecutwfc_ry: float | None = Field(default=None, gt=0)
     """Cutoff of the wave functions, Rydberg. None: the largest of the SSSP file's for the elements of the crystal.
     One value for all crystals makes errors of the cutoff cancel in formation energies."""

@@ -20,11 +20,22 @@ def locked(folder: Path, *, setting: str, wait_s: float = 0.0) -> Iterator[bool]
 
     While another process holds it, this one waits, `wait_s` seconds at most, and then is told False. What the other
     one left is there once it is True: look for its result before calculating. Raises `OracleSetupError`, which names
-    the `setting` with the place, when the folder cannot be written to.
+    the `setting` with the place, when the folder cannot be written to or its file system has no locks.
     """
     lock, is_ours = _take(folder, setting, time.monotonic() + wait_s)
     with lock:
         yield is_ours
+
+
+def busy(folder: Path, waited_s: float) -> OracleSetupError:
+    """The error of who waited for another process, and gave up.
+
+    Nothing is known of the crystal, so it gets no result: a later one would never be asked for.
+    """
+    return OracleSetupError(
+        f"another process has been calculating a crystal in {folder} for more than {waited_s:g} s, the time limit of "
+        "this one; let it finish, or end it, and run this again: it reads what is there"
+    )
 
 
 def _take(folder: Path, setting: str, deadline: float) -> tuple[TextIO, bool]:
@@ -46,8 +57,12 @@ def _take(folder: Path, setting: str, deadline: float) -> tuple[TextIO, bool]:
             time.sleep(min(pause, remaining))
             pause = min(2 * pause, _LONGEST_PAUSE_S)
             continue
-        except OSError:
-            return lock, True  # a file system without locks: nothing is lost but the check
+        except OSError as error:  # a second process would end the program that the first one runs there
+            lock.close()
+            raise OracleSetupError(
+                f"the file system of {folder} gives no locks ({error.strerror}), without which two processes would "
+                f"work in one folder; set {setting} to a place that has them"
+            ) from error
         if _is_there(folder / "lock", lock):
             return lock, True
         lock.close()  # the folder was removed by who held it before: this lock guards nothing

@@ -21,7 +21,7 @@ import numpy as np
 from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.errors import InvalidCrystalError, OracleSetupError
-from opengnome.oracles.folder_lock import locked
+from opengnome.oracles.folder_lock import busy, locked
 from opengnome.oracles.gpaw_engine import Engine, GpawEngine, gpaw_version, recording_calculator
 from opengnome.oracles.gpaw_parameters import (
     LADDER,
@@ -42,7 +42,7 @@ from opengnome.oracles.gpaw_progress import (
 )
 from opengnome.oracles.gpaw_settings import GpawSettings
 from opengnome.oracles.gpaw_symmetry import SpaceGroup, symmetrised
-from opengnome.oracles.oracle import Calculation, Frames, OracleIdentity, Status
+from opengnome.oracles.oracle import Calculation, ElementsLackDataError, Frames, OracleIdentity, Status
 from opengnome.oracles.relaxation import Stop, calculation_of, density_stop, failed, relax_with_calculator
 from opengnome.oracles.scratch import is_fault_of_disk, unwritable, writing_to
 from opengnome.oracles.settings import DFT_TIMEOUT_S, RelaxationSettings, dft_relaxation, engine_digest
@@ -95,10 +95,10 @@ class GpawOracle:
         )
 
     def check_elements(self, atomic_numbers: Iterable[int]) -> None:
-        """Raises `OracleSetupError` naming every element that GPAW has no data set for."""
+        """Raises `ElementsLackDataError` naming every element that GPAW has no data set for."""
         missing = self.engine.missing_elements(sorted({SYMBOLS[number] for number in atomic_numbers}))
         if missing:
-            raise OracleSetupError(
+            raise ElementsLackDataError(
                 f"{_no_data_set(missing)}; put one into a folder on GPAW_SETUP_PATH, or leave these elements out of "
                 "the chemistry"
             )
@@ -121,11 +121,12 @@ class GpawOracle:
 
         The frames are all geometries evaluated at the oracle's level, in order: n_steps + 1 of them, of which
         the first of each further relaxation and the static calculation repeat a geometry with a new basis or
-        mesh. The first is the input, symmetrised; after a pre-relaxation, by CHGNet or for r2SCAN with PBE, it is
+        mesh. The first is the input, symmetrised; after a pre-relaxation, by CHGNet or for r2SCAN with PBE+U, it is
         where that ended. The result is the last; `fmax` is that of the last relaxation.
 
         While another process calculates this crystal, this one waits for it and reads what it left. Raises
-        `OracleSetupError` when the folder cannot be written to, MPI does not work, or CHGNet cannot be loaded.
+        `OracleSetupError` when the folder cannot be written to, MPI does not work, CHGNet cannot be loaded, or the
+        other process is not done within the time limit.
         """
         asked = time.monotonic()
         stop = density_stop(crystal, self.relaxation)
@@ -137,8 +138,7 @@ class GpawOracle:
         folder, limit_s = self.folder_of(crystal), self.relaxation.timeout_s
         with locked(folder, setting=_FOLDER_SETTING, wait_s=limit_s) as is_ours:
             if not is_ours:
-                reason = f"{limit_s:g} s passed while another process was calculating this crystal in {folder}"
-                return self._without_frames(crystal, Stop(Status.TIMED_OUT, reason), seconds=0.0)
+                raise busy(folder, limit_s)
             calculation = read_finished(folder)
             if calculation is None or calculation.status is Status.FAILED:  # what was in the way may be gone
                 calculation = self._calculate(crystal, folder, deadline=asked + limit_s)

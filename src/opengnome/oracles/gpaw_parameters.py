@@ -15,6 +15,7 @@ from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.geometry import minimum_distance
 from opengnome.crystals.symmetry import space_group_number, space_group_symbol
 from opengnome.oracles.gpaw_settings import GpawSettings
+from opengnome.oracles.hexagonal import is_of_hexagonal_family
 
 HUBBARD_U: dict[str, float] = {
     "V": 3.25, "Cr": 3.7, "Mn": 3.9, "Fe": 5.3, "Co": 3.32, "Ni": 6.2, "Mo": 4.38, "W": 6.2,
@@ -41,8 +42,6 @@ R2SCAN = "MGGA_X_R2SCAN+MGGA_C_R2SCAN"
 """libxc's names."""
 
 _OXYGEN = 8
-_FIRST_HEXAGONAL_SPACE_GROUP, _LAST_HEXAGONAL_SPACE_GROUP = 143, 194
-"""P3 to P6_3/mmc: the trigonal and hexagonal crystal systems, together the hexagonal family."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Stage:
     kind: Literal["relax", "static"]
     functional: Literal["pbe", "pbe+u", "r2scan"]
     counts: bool
-    """Whether its energies are of the oracle's level: not those of the PBE relaxation before r2SCAN."""
+    """Whether its energies are of the oracle's level: not those of the PBE+U relaxation before r2SCAN."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +148,7 @@ def kpoint_mesh(crystal: Crystal, density: float, *, symprec: float) -> tuple[tu
     n1, n2, n3 = (math.floor(max(scale / length, 1.0) + 1e-9) for length in lengths)
     number = space_group_number(crystal, symprec=symprec)
     gamma = (
-        any(n % 2 for n in (n1, n2, n3))
-        or _FIRST_HEXAGONAL_SPACE_GROUP <= number <= _LAST_HEXAGONAL_SPACE_GROUP
-        or space_group_symbol(number).startswith("F")
+        any(n % 2 for n in (n1, n2, n3)) or is_of_hexagonal_family(number) or space_group_symbol(number).startswith("F")
     )
     return (n1, n2, n3), gamma
 

@@ -21,8 +21,8 @@ class GpawSettings(Settings):
 
     functional: Literal["pbe", "pbe+u", "r2scan"] = "pbe+u"
     """pbe+u: PBE, with the Materials Project's U for V, Cr, Mn, Fe, Co, Ni, Mo, W in oxides and fluorides.
-    pbe: PBE for all. r2scan: the first relaxation is PBE, the others and the static calculation r2SCAN
-    (doi:10.1021/acs.jpclett.0c02405)."""
+    pbe: PBE for all. r2scan: the first relaxation is PBE+U (as pbe+u has it), the others and the static
+    calculation r2SCAN without U (doi:10.1021/acs.jpclett.0c02405)."""
     cutoff: float = Field(default=800.0, ge=100.0)
     """Kinetic energy up to which there are plane waves, eV. The data sets of oxygen and fluorine are harder than
     VASP's: at the 520 eV of the Materials Project the missing plane waves pull MgO together with 14 GPa and its
@@ -61,5 +61,5 @@ class GpawSettings(Settings):
     @model_validator(mode="after")
     def _check_r2scan(self) -> "GpawSettings":
         if self.functional == "r2scan" and self.n_relaxations < 2:
-            raise ValueError("r2scan needs n_relaxations of at least 2: the first relaxation is PBE")
+            raise ValueError("r2scan needs n_relaxations of at least 2: the first relaxation is PBE+U")
         return self

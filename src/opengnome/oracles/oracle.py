@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from opengnome.crystals.crystal import Crystal
+from opengnome.errors import OracleSetupError
 
 
 class Status(StrEnum):
@@ -31,6 +32,10 @@ class Status(StrEnum):
     """The wall-clock limit was reached; the last geometry and its energy are kept."""
     FAILED = "failed"
     """The engine raised an exception, or has no answer for this crystal."""
+
+
+class ElementsLackDataError(OracleSetupError):
+    """Some elements have no potential, data set, cutoff or training: crystals of the others can be computed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +143,7 @@ class Oracle(Protocol):
     def check_elements(self, atomic_numbers: Iterable[int]) -> None:
         """Whether crystals of these elements can be computed, as far as that is known without computing.
 
-        Raises `OracleSetupError` naming all elements that lack something (a potential, a data set, training), and
-        what to do.
+        Raises `ElementsLackDataError` naming all elements that lack something (a potential, a data set, training), and
+        what to do; any other `OracleSetupError` when what should have it cannot be read or is ambiguous.
         """
         ...

@@ -163,8 +163,9 @@ def _minimize(
         fmax = float(np.linalg.norm(target.get_forces(), axis=1).max())
         if converged:
             return Stop(Status.CONVERGED), fmax
-        if time.monotonic() > deadline:
-            reason = f"{settings.timeout_s:g} s passed after {len(recorder.energies) - 1} steps"
+        n_steps = len(recorder.energies) - 1
+        if time.monotonic() > deadline and n_steps < settings.max_steps:  # else no step was left to take
+            reason = f"{settings.timeout_s:g} s passed after {n_steps} steps"
             return Stop(Status.TIMED_OUT, reason), fmax
     reason = f"fmax is {fmax:.3g} eV/A after {settings.max_steps} steps, must be below {settings.fmax:g}"
     return Stop(Status.UNCONVERGED, reason), fmax

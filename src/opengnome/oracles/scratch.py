@@ -9,6 +9,8 @@ from opengnome.errors import OracleSetupError
 
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
 """No space, over quota, mounted read-only, broken, taken away."""
+_OF_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+"""No room helps against these."""
 
 
 def is_fault_of_disk(error: BaseException | None) -> bool:
@@ -23,8 +25,10 @@ def is_fault_of_disk(error: BaseException | None) -> bool:
 def unwritable(folder: Path, error: BaseException, *, setting: str) -> OracleSetupError:
     """The error of a set-up whose `setting` says to write to `folder`, where `error` was met."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+    is_denied = isinstance(error, OSError) and error.errno in _OF_PERMISSION
+    remedy = "make it writable for this user" if is_denied else "make room there"
     return OracleSetupError(
-        f"cannot write to {folder}: {said}; make room there, or set {setting} to another place. What is calculated "
+        f"cannot write to {folder}: {said}; {remedy}, or set {setting} to another place. What is calculated "
         "is kept: run it again"
     )
 

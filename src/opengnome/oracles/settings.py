@@ -58,6 +58,8 @@ class RelaxationSettings(Settings):
 
 DFT_ENGINES = ("gpaw", "vasp", "espresso")
 """Oracles with a section of their own, which has their name."""
+LEVELS_OF_FILES = frozenset({"espresso"})
+"""Oracles whose level of theory does not follow from the settings: it has the functional and the content of files."""
 DFT_TIMEOUT_S = 86400.0
 """Wall time in seconds for a crystal where an evaluation takes minutes and not milliseconds."""
 
@@ -142,7 +144,9 @@ class OracleSettings(Settings):
 
     @property
     def physics_json(self) -> str:
-        """These settings as JSON without those of the machine: calculations are named by it."""
+        """These settings as JSON without those of the machine: calculations are named by it, and by the level of theory
+        where that is one of `LEVELS_OF_FILES`.
+        """
         return self.model_dump_json(exclude=MACHINE_SETTINGS)
 
     @model_serializer(mode="wrap")

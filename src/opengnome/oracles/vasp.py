@@ -20,7 +20,7 @@ import numpy as np
 from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.errors import OracleSetupError, SettingsError
-from opengnome.oracles.folder_lock import locked
+from opengnome.oracles.folder_lock import busy, locked
 from opengnome.oracles.oracle import Calculation, Frames, OracleIdentity, Status
 from opengnome.oracles.relaxation import FrameRecorder, Stop, calculation_of, density_stop, frame_stop
 from opengnome.oracles.scratch import is_fault_of_disk, unwritable
@@ -33,8 +33,10 @@ from opengnome.oracles.vasp_folder import (
     earlier_frames,
     how_it_ended,
     last_line,
+    note_begin,
     note_end,
     prepare_folder,
+    seconds_spent,
 )
 from opengnome.oracles.vasp_inputs import (
     PoscarOrder,
@@ -60,7 +62,7 @@ class _StepResult:
     corrections: tuple[str, ...]
     """What custodian changed on the way."""
     earlier_s: float
-    """Wall time in an earlier call."""
+    """Wall time in earlier calls."""
 
     @property
     def last(self) -> Frames | None:
@@ -84,7 +86,7 @@ class VaspOracle:
         )
 
     def check_elements(self, atomic_numbers: Iterable[int]) -> None:
-        """Raises `OracleSetupError` naming every potential that crystals of these elements need and lack."""
+        """Raises `ElementsLackDataError` naming every potential that crystals of these elements need and lack."""
         check_potentials((SYMBOLS[number] for number in atomic_numbers), self.settings)
 
     def folder_of(self, crystal: Crystal) -> Path:
@@ -106,10 +108,11 @@ class VaspOracle:
         calculation repeat a geometry with a new basis or mesh, and a corrected run may begin again at the geometry
         of the one before. Frame 0 is the input, unless the electrons never converged there (then custodian went on
         from where VASP had got, or changed the cell, which `corrections` tells) or the functional is r2SCAN (then
-        it is where the PBE relaxation ended). The result is the last frame.
+        it is where the PBE+U relaxation ended). The result is the last frame.
 
         While another process calculates this crystal, this one waits for it and reads what it left. Raises
-        `OracleSetupError` when a potential is missing, VASP cannot be started, or the disk is full.
+        `OracleSetupError` when a potential is missing, VASP cannot be started, the disk is full, or the other process
+        is not done within the time limit.
         """
         asked = time.monotonic()
         stop = density_stop(crystal, self.relaxation)
@@ -120,8 +123,7 @@ class VaspOracle:
         limit_s = self.relaxation.timeout_s
         with locked(folder, setting="vasp.folder", wait_s=limit_s) as is_ours:
             if not is_ours:
-                reason = f"{limit_s:g} s passed while another process was calculating this crystal in {folder}"
-                return self._without_frames(crystal, Stop(Status.TIMED_OUT, reason), seconds=0.0)
+                raise busy(folder, limit_s)
             calculation = self._calculate(crystal, folder, deadline=asked + limit_s)
             clean(folder, self.settings, calculation.status)
         return calculation
@@ -194,7 +196,9 @@ class VaspOracle:
             if output.frames is not None:  # else its files are gone, and it is run again
                 parts = (*earlier_frames(folder, step, order, output), output.frames)
                 return _StepResult(step, Stop(Status.CONVERGED), parts, output, before.corrections, before.seconds)
+        earlier_s = seconds_spent(folder, before)
         geometry = prepare_folder(folder, step, geometry, order, before.status)
+        note_begin(folder, earlier_s=earlier_s)
         begun = time.monotonic()
         inputs = vasp_input(
             order.to_poscar(geometry),
@@ -209,7 +213,7 @@ class VaspOracle:
             reason = f"{self.relaxation.timeout_s:g} s passed before it was started"
             parts = earlier_frames(folder, step, order, None)
             return _StepResult(
-                step, Stop(Status.TIMED_OUT, reason), parts, None, earlier_corrections(folder), earlier_s=0.0
+                step, Stop(Status.TIMED_OUT, reason), parts, None, earlier_corrections(folder), earlier_s
             )
         from opengnome.oracles.vasp_run import change_inputs, run_vasp
 
@@ -222,12 +226,12 @@ class VaspOracle:
             folder,
             stop.status,
             stop.reason,
-            seconds=time.monotonic() - begun,
+            seconds=earlier_s + time.monotonic() - begun,
             corrections=corrections,
             magnetization=output.magnetization,
         )
         parts = earlier_frames(folder, step, order, output)
-        return _StepResult(step, stop, (*parts, output.frames), output, corrections, earlier_s=0.0)
+        return _StepResult(step, stop, (*parts, output.frames), output, corrections, earlier_s)
 
     def _verdict(self, output: VaspOutput, error: str, *, timed_out: bool, folder: Path) -> Stop:
         """How a run ended; an `error` that custodian leaves is a failure even when the files look well.

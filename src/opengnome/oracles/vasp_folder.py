@@ -22,6 +22,9 @@ from opengnome.oracles.vasp_settings import VaspSettings
 ENDED_FILE = "ended.json"
 """Written into a step's folder when the step has ended, however it did; missing when the program was killed."""
 
+BEGUN_FILE = "begun.json"
+"""Written when a run begins, with the wall time of those before it: a killed run leaves no other note of its time."""
+
 _OUTPUTS = ("vasprun.xml", "OUTCAR", "OSZICAR", "CONTCAR", "XDATCAR", "vasp.out", "std_err.txt", "custodian.json")
 _GOES_ON = (Status.UNCONVERGED, Status.TIMED_OUT)
 """A step that ended so is continued when the crystal is asked for again; after another end it starts anew."""
@@ -210,6 +213,26 @@ def how_it_ended(folder: Path) -> Ended:
         note = json.loads((folder / ENDED_FILE).read_text())
         return Ended(Status(note["status"]), float(note["seconds"]), tuple(note["corrections"]))
     return Ended()
+
+
+def note_begin(folder: Path, *, earlier_s: float) -> None:
+    """Write down that a run begins now, `earlier_s` seconds of wall time into its step."""
+    replace_file(folder / BEGUN_FILE, lambda path: path.write_text(json.dumps({"earlier_s": round(earlier_s, 3)})))
+
+
+def seconds_spent(folder: Path, before: Ended) -> float:
+    """Wall time of the runs that a step goes on from, of which `before` tells; asked for before `prepare_folder`.
+
+    A killed run counts from its beginning to the last time that it wrote.
+    """
+    if before.status is not None:
+        return before.seconds if before.status in _GOES_ON else 0.0
+    with suppress(OSError, ValueError, KeyError, TypeError):  # there was none, or the file was cut
+        begun = folder / BEGUN_FILE
+        written = [path.stat().st_mtime for name in _OUTPUTS if (path := folder / name).exists()]
+        ran_s = max(written, default=0.0) - begun.stat().st_mtime
+        return float(json.loads(begun.read_text())["earlier_s"]) + max(0.0, ran_s)
+    return 0.0
 
 
 def note_end(

@@ -22,6 +22,8 @@ from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.interop import from_pymatgen, to_pymatgen
 from opengnome.crystals.symmetry import space_group_number
 from opengnome.errors import OracleSetupError
+from opengnome.oracles.hexagonal import is_of_hexagonal_family
+from opengnome.oracles.oracle import ElementsLackDataError
 from opengnome.oracles.vasp_settings import VaspSettings
 
 NEWER_POTENTIALS: frozenset[str] = frozenset({"Li", "Na", "Mg", "Ge", "Ga"})
@@ -39,9 +41,6 @@ method of MPRelaxSet has wrong forces there."""
 NO_DENSITIES: dict[str, Any] = dict.fromkeys(("LAECHG", "LCHARG", "LELF", "LVHAR", "LVTOT", "LWAVE"), False)
 """Files that the input sets write and nothing here reads, hundreds of MB per crystal; `incar` may ask for them."""
 
-_FIRST_HEXAGONAL_SPACE_GROUP, _LAST_HEXAGONAL_SPACE_GROUP = 143, 194
-"""P3 to P6_3/mmc: the trigonal and hexagonal crystal systems, together the hexagonal family."""
-
 _NEW_SYMBOLS = {"W": "W_sv", "Yb": "Yb_3"}
 """Where MPScanRelaxSet's potentials have another name than MPRelaxSet's (W_pv is not in release 5.4)."""
 
@@ -57,7 +56,7 @@ class Step:
     kind: Literal["relax", "static"]
     functional: Literal["pbe", "pbe+u", "r2scan"]
     counts: bool
-    """Whether its energies are of the oracle's level: not those of the PBE relaxation before r2SCAN."""
+    """Whether its energies are of the oracle's level: not those of the PBE+U relaxation before r2SCAN."""
 
 
 def plan_steps(settings: VaspSettings, *, max_steps: int = 1) -> tuple[Step, ...]:
@@ -191,7 +190,7 @@ def is_hexagonal(crystal: Crystal) -> bool:
 
     pymatgen looks at the angles and lengths of the cell as it is given, which misses rhombohedral cells.
     """
-    return _FIRST_HEXAGONAL_SPACE_GROUP <= space_group_number(crystal) <= _LAST_HEXAGONAL_SPACE_GROUP
+    return is_of_hexagonal_family(space_group_number(crystal))
 
 
 def potential_releases(step: Step, settings: VaspSettings) -> dict[str, str]:
@@ -230,7 +229,7 @@ def potentials_root(settings: VaspSettings) -> Path:
 
 
 def check_potentials(symbols: Iterable[str], settings: VaspSettings) -> None:
-    """Raises `OracleSetupError` naming every potential that these elements need in any step and lack."""
+    """Raises `ElementsLackDataError` naming every potential that these elements need in any step and lack."""
     root, wanted = potentials_root(settings), sorted(set(symbols))
     missing: dict[str, str] = {}
     for step in plan_steps(settings):
@@ -240,7 +239,7 @@ def check_potentials(symbols: Iterable[str], settings: VaspSettings) -> None:
             if _find_potential(root, name, release) is None:
                 missing[f"{name} of {release}"] = str(root / _release_folder(release) / f"POTCAR.{name}")
     if missing:
-        raise OracleSetupError(
+        raise ElementsLackDataError(
             f"no POTCAR for {', '.join(missing)} (looked for {next(iter(missing.values()))} and the like); "
             "add them, or leave these elements out of the chemistry"
         )

@@ -29,7 +29,8 @@ stays: tens of eV for heavy elements, beyond the range that holds for PBE."""
 MACHINE_SETTINGS = frozenset(
     {"command", "gamma_command", "potcar_dir", "folder", "keep", "poll_s", "monitor_s", "stop_s"}
 )
-"""Where and how it runs, which changes no result: no part of the names of calculations."""
+"""Where and how it runs, which changes no result: no part of the names of calculations. Which potentials VASP gets
+follows from preset and functional; `potcar_dir` is where those are."""
 
 
 class VaspSettings(Settings):
@@ -48,7 +49,8 @@ class VaspSettings(Settings):
     (doi:10.1038/s41586-023-06735-9, Methods)."""
     functional: Literal["pbe", "pbe+u", "r2scan"] = "pbe+u"
     """pbe+u: PBE, with the Materials Project's U for V, Cr, Mn, Fe, Co, Ni, Mo, W in oxides and fluorides.
-    pbe: PBE for all. r2scan: one PBE relaxation, one r2SCAN relaxation, an r2SCAN static calculation."""
+    pbe: PBE for all. r2scan: one PBE+U relaxation (as pbe+u has it), one r2SCAN relaxation and an r2SCAN
+    static calculation without U."""
     command: str = "vasp_std"
     """How VASP is started, e.g. "mpirun -n 16 vasp_std"; looked for on the PATH."""
     gamma_command: str | None = None
@@ -65,7 +67,7 @@ class VaspSettings(Settings):
     """Further INCAR tags for every step, e.g. {NCORE = 4}. Tags other than `NEUTRAL_TAGS` are part of the level of
     theory: their energies share no hull with those of the plain input sets."""
     n_relaxations: int = Field(default=2, ge=1, le=5)
-    """PBE relaxations in a row, each starting with a basis made for the cell the last one ended with.
+    """Relaxations of PBE or PBE+U in a row, each starting with a basis made for the cell the last one ended with.
     r2SCAN has its own two."""
     static: bool = True
     """End with a static calculation on a denser mesh; its energy is the result."""
