@@ -4,6 +4,7 @@ Each run is the real command line in its own process group; the group is killed 
 driver nor its workers can clean up.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -126,8 +127,8 @@ def during_second_training(root: Path) -> bool:
 KILLS = (during_training, during_generation, during_relaxations, during_search, during_second_training)
 
 
-def comparable(state: CampaignState) -> dict[str, Any]:
-    """Everything of a state but wall times."""
+def comparable(state: CampaignState) -> str:
+    """Everything of a state but wall times, as text: the energy of a candidate that nobody judged is NaN."""
     events: Iterator[Any] = (
         event
         for current in state.rounds.values()
@@ -148,7 +149,7 @@ def comparable(state: CampaignState) -> dict[str, Any]:
         timed = [name for name in values.get("metrics", {}) if "second" in name]
         for name in timed:
             del values["metrics"][name]
-    return found
+    return json.dumps(found, indent=1, sort_keys=True)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def test_killed_in_every_stage_it_ends_in_the_same_state(unkilled: Path, tmp_pat
 def test_running_a_finished_campaign_again_changes_nothing(unkilled: Path, settings: Path) -> None:
     before = read_state(unkilled)
     finish(start(unkilled, settings))
-    assert read_state(unkilled) == before
+    assert repr(read_state(unkilled)) == repr(before)
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -60,13 +59,13 @@ heartbeat_s = 5
 DEADLINE_S = float(os.environ.get("FAULT_DEADLINE_S", "600"))
 
 
-def comparable(root: Path) -> dict[str, Any]:
-    """Everything that happened in a campaign, but wall times."""
+def comparable(root: Path) -> str:
+    """Everything that happened in a campaign but wall times, as text: an energy that nobody judged is NaN."""
     with Journal(root / "journal.sqlite", read_only=True) as journal:
         found = {event.key: event.model_dump(exclude={"seconds"}) for event in journal}
     for values in found.values():
         values["metrics"] = {k: v for k, v in values.get("metrics", {}).items() if "second" not in k}
-    return found
+    return json.dumps(found, indent=1, sort_keys=True)
 
 
 def start(root: Path, settings: Path) -> subprocess.Popen[bytes]:
