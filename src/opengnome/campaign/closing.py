@@ -33,6 +33,7 @@ def _brief(metrics: dict[str, float]) -> str:
         "model.hit_rate_initial": "hit rate {:.0%} against the known hull",
         "model.hit_rate_current": "{:.0%} against the current hull",
         "random_filtered.hit_rate_initial": "random control {:.0%}",
+        "random_unfiltered.hit_rate_initial": "random of all {:.0%}",
         "model.mae": "model MAE {:.3f} eV/atom",
     }
     return ", ".join(text.format(metrics[name]) for name, text in shown.items() if name in metrics)

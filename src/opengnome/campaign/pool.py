@@ -14,8 +14,7 @@ from opengnome.campaign.state import CampaignState
 from opengnome.campaign.work import DUPLICATE, KEPT
 from opengnome.crystals import Composition, CrystalTable, concatenate
 from opengnome.crystals.io import read_table, write_table
-from opengnome.hull import Hull
-from opengnome.hull.composition_arrays import CompositionArrays
+from opengnome.hull import CompositionArrays, Hull
 
 
 def select_candidates(context: Context, state: CampaignState, number: int) -> Selected:

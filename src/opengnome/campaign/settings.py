@@ -100,7 +100,7 @@ class RoundSettings(Settings):
     competitors: Literal["known", "candidates"] = "known"
     """What a candidate must lie below when the model chooses: the hull of what is known, or also all other candidates
     as predicted. Where little is known nearly everything lies below the known hull, and the second finds more of what
-    stays stable (`docs/retrospective.md`)."""
+    stays stable (`benchmarks/retrospective.py` compares them)."""
     diversity: float = Field(default=0.0, ge=0)
     """Each candidate that is chosen makes the others of its chemical system count as this much higher in energy within
     the round, eV/atom; 0 chooses each by itself."""
