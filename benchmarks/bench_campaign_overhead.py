@@ -7,10 +7,9 @@ the executor and its pipe, the start mark, the file that is moved into place and
 event in the journal. A calculation by the oracle of recorded answers is measured too, where the work is to find and
 write the answer.
 
-Candidate: shards that are screened already are read, compared with the hull of the embedded set, filtered to the
-lowest of each composition, and ordered (`select_candidates`): what the driver does for each candidate between the
-screening and the choice. The candidates are generated from the embedded set, as often as it takes under other names,
-with made-up energies.
+Candidate: shards that are screened already are read, filtered to the lowest of each composition within the window,
+and ordered (`select_candidates`): what the driver does for each candidate between the screening and the choice. The
+candidates are generated from the embedded set, as often as it takes under other names, with made-up energies.
 """
 
 import argparse
@@ -28,6 +27,7 @@ from opengnome.campaign.context import Context
 from opengnome.campaign.events import Calculated, Event, RoundOpened, ShardScreened
 from opengnome.campaign.execution import Unit, local_executor, run_units
 from opengnome.campaign.journal import Journal
+from opengnome.campaign.judging import judged
 from opengnome.campaign.pool import select_candidates
 from opengnome.campaign.state import fold
 from opengnome.crystals import Crystal, CrystalTable
@@ -148,12 +148,13 @@ def time_candidates(folder: Path, number: int) -> tuple[float, float]:
     parents = known.table.slice(0, 400)
     base = generate(parents, GenerationSettings(), known_formulas=formulas, seed=0).table
     rng = np.random.default_rng(0)
+    hull = context.knowledge.initial_hull
     events: list[Event] = [
         no_alignment(),
         RoundOpened(round=1, n_parents=1, n_shards=-(-number // CANDIDATES_PER_SHARD), n_training=1, hull_digest="-"),
     ]
     for shard, start in enumerate(range(0, number, CANDIDATES_PER_SHARD)):
-        table = _screened(base, start, min(start + CANDIDATES_PER_SHARD, number), rng)
+        table = judged(_screened(base, start, min(start + CANDIDATES_PER_SHARD, number), rng), hull)
         path = context.layout.shard(1, shard)
         write_table(path, table)
         counts = {"proposed": len(table), "duplicate": 0, "kept": len(table)}
@@ -162,7 +163,6 @@ def time_candidates(folder: Path, number: int) -> tuple[float, float]:
         for event in events:
             journal.append(event)
         state = fold(journal)
-    context.knowledge.hull(state, before_round=1)  # its own benchmark: bench_hull.py
     watch = Stopwatch()
     selected = select_candidates(context, state, 1)
     wall, cpu = watch.read()

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from opengnome.campaign.pool import hull_formation_energies
+from opengnome.campaign.judging import hull_formation_energies
 from opengnome.crystals import Composition, CrystalTable
 from opengnome.crystals.io import read_table
 from opengnome.datasets import KnownSetSettings, load_known_set

@@ -148,11 +148,11 @@ def write_shard(path: Path, table: CrystalTable) -> None:
 
 def append_results(journal: Journal, layout: Layout) -> None:
     chosen = table_of(["MgCl2", "KO3"], [GOOD, FAILED])
-    write_table(layout.pool(1), chosen)
+    write_table(layout.kept(1), chosen)
     write_table(layout.chosen(1), chosen)
     choices = (choice(GOOD, "MgCl2"), choice(FAILED, "KO3"))
-    path = layout.relative(layout.pool(1))
-    journal.append(Selected(round=1, counts={"generated": 2}, choices=choices, path=path))
+    path = layout.relative(layout.kept(1))
+    journal.append(Selected(round=1, counts={"generated": 9, "lowest_per_composition": 2}, choices=choices, path=path))
     append_calculated(journal, layout.root, GOOD, "MgCl2", -3.5)
     append_calculated(journal, layout.root, FAILED, "KO3", None)
     scored = layout.compositions(1)
@@ -292,7 +292,7 @@ def test_what_is_lost_and_needed_is_made_again(
 
 @pytest.mark.parametrize(
     "lost",
-    ["rounds/01/pool.parquet", "rounds/01/chosen.parquet", "rounds/01/shards/00001.parquet",
+    ["rounds/01/kept.parquet", "rounds/01/chosen.parquet", "rounds/01/shards/00001.parquet",
      "rounds/01/members/0.safetensors", "rounds/01/training.parquet", "calculations/run-2.parquet"],
 )  # fmt: skip
 def test_what_a_finished_step_has_used_is_a_note(root: Path, lost: str) -> None:

@@ -7,31 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from made_up import FORMATION, calculated, choice, known_set, layout_in, mixture, total
+from made_up import CURRENT_HULL, INITIAL_HULL, calculated, choice, known_set, layout_in, total
 
 from opengnome.campaign import CampaignSettings, Progress
+from opengnome.campaign.acquisition import probability_stable
 from opengnome.campaign.alignment import no_alignment
 from opengnome.campaign.context import Context
-from opengnome.campaign.events import Calculated, Event, RoundOpened, Selected, ShardScreened
+from opengnome.campaign.events import Event, RoundOpened, Selected, ShardScreened
 from opengnome.campaign.journal import Journal
 from opengnome.campaign.layout import Layout
-from opengnome.campaign.pool import hull_formation_energies, select_candidates
+from opengnome.campaign.pool import select_candidates
 from opengnome.campaign.state import CampaignState, fold
-from opengnome.crystals import Composition, CrystalTable
+from opengnome.crystals import CrystalTable
 from opengnome.crystals.io import read_table, write_table
-from opengnome.hull import Hull
+from opengnome.errors import CampaignError
 from report.synthetic_campaign import grid_crystal
-
-# Round 1 found NaKCl2 at -2.2: the hull of round 2 is lower than the known one wherever it takes part.
-CURRENT_HULL = {
-    "Na2KCl3": (2 * -2.0 + 4 * -2.2) / 6,
-    "NaK2Cl3": (2 * -2.1 + 4 * -2.2) / 6,
-    "Na3OCl": (3 * -1.4 + 2 * -2.0) / 5,
-    "NaKO": (-1.4 - 1.2) / 2,
-}
-INITIAL_HULL = CURRENT_HULL | {"Na2KCl3": (4 * -2.0 + 2 * -2.1) / 6, "NaK2Cl3": (2 * -2.0 + 4 * -2.1) / 6}
-"""Formation energy of the hull at a composition, eV/atom."""
 
 Candidate = tuple[str, str, float, float]
 """Id, formula, predicted formation energy in eV/atom, its standard deviation."""
@@ -46,6 +38,8 @@ FORMULAS = {identifier: formula for shard in SHARDS for identifier, formula, _, 
 
 def shard_table(candidates: tuple[Candidate, ...]) -> CrystalTable:
     """As `work.screen` leaves it."""
+    hull = [CURRENT_HULL[c[1]] for c in candidates]
+    distance = np.array([c[2] for c in candidates]) - np.array(hull)
     table = CrystalTable.from_crystals([grid_crystal(c[1]) for c in candidates], [c[0] for c in candidates])
     columns = {
         "method": ["ionic_substitution" for _ in candidates],
@@ -56,6 +50,9 @@ def shard_table(candidates: tuple[Candidate, ...]) -> CrystalTable:
         "spread": np.full(len(candidates), 0.01),
         "std": np.array([c[3] for c in candidates], dtype=float),
         "volume_scale": np.array([1.02 if math.isfinite(c[2]) else math.nan for c in candidates], dtype=float),
+        "hull_energy_per_atom": np.array(hull, dtype=float),
+        "predicted_decomposition_energy": distance,
+        "probability_stable": probability_stable(distance, np.array([c[3] for c in candidates])),
     }
     arrow = table.arrow
     for name, values in columns.items():
@@ -186,25 +183,26 @@ def test_the_chosen_table_holds_the_crystals_as_generated(tmp_path: Path) -> Non
         assert crystal == grid_crystal(FORMULAS[identifier])
 
 
-def test_the_pool_file_keeps_every_candidate_and_what_was_decided(tmp_path: Path) -> None:
+def test_the_kept_file_has_what_may_be_chosen_and_where_it_is(tmp_path: Path) -> None:
     layout = layout_in(tmp_path)
-    selected = select(tmp_path, second_round(layout))
-    assert tmp_path / selected.path == layout.pool(2)
-    pool = read_table(layout.pool(2))
-    assert pool.ids == ["e", "c", "b", "a", "d"]
-    added = {"predicted_decomposition_energy", "probability_stable", "hull_energy_per_atom", "kept"}
-    assert set(pool.column_names) == set(shard_table(SHARDS[0]).column_names) | added
-    assert dict(zip(pool.ids, pool.column("kept"), strict=True)) == {
-        "a": True,
-        "b": False,
-        "c": True,
-        "d": False,
-        "e": False,
-    }
-    assert pool.column("hull_energy_per_atom") == pytest.approx([CURRENT_HULL[FORMULAS[i]] for i in pool.ids])
-    assert pool.column("predicted_decomposition_energy") == pytest.approx(
-        [PREDICTED[i] - CURRENT_HULL[FORMULAS[i]] for i in pool.ids], nan_ok=True
-    )
+    selected = select(tmp_path, second_round(layout), random_unfiltered=0)
+    assert tmp_path / selected.path == layout.kept(2)
+    kept = pq.read_table(layout.kept(2)).to_pylist()
+    assert [row["id"] for row in kept] == ["a", "c"], "the most promising first"
+    for row in kept:
+        assert row["id"] == SHARDS[row["shard"]][row["row"]][0]
+        assert row["hull_energy_per_atom"] == pytest.approx(CURRENT_HULL[FORMULAS[row["id"]]])
+        distance = PREDICTED[row["id"]] - CURRENT_HULL[FORMULAS[row["id"]]]
+        assert row["predicted_decomposition_energy"] == pytest.approx(distance)
+
+
+def test_shards_of_an_earlier_version_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    layout = layout_in(tmp_path)
+    state = second_round(layout)
+    old = CrystalTable(shard_table(SHARDS[0]).arrow.drop_columns(["hull_energy_per_atom"]))
+    write_table(layout.shard(2, 0), old)
+    with pytest.raises(CampaignError, match=r"00000.parquet lacks .*hull_energy_per_atom.*check --mend"):
+        select(tmp_path, state)
 
 
 def test_the_order_in_which_shards_arrive_does_not_matter(tmp_path: Path) -> None:
@@ -218,8 +216,7 @@ def test_a_candidate_that_two_shards_made_is_in_the_pool_once(tmp_path: Path) ->
     once = select(layout_in(tmp_path / "once").root, second_round(Layout(tmp_path / "once")))
     twice = select(layout_in(tmp_path / "twice").root, second_round(Layout(tmp_path / "twice"), shards=again))
     assert repr(twice.choices) == repr(once.choices)
-    ids = read_table(Layout(tmp_path / "twice").pool(2)).ids
-    assert sorted(ids) == sorted(PREDICTED)
+    assert pq.read_table(Layout(tmp_path / "twice").kept(2))["id"].to_pylist() == ["a", "c"]
     assert twice.counts["generated"] == once.counts["generated"] == 5
     assert twice.counts["duplicate"] == once.counts["duplicate"] + 2
 
@@ -242,25 +239,3 @@ def test_the_outcome_is_told(tmp_path: Path) -> None:
     state = second_round(layout_in(tmp_path))
     select(tmp_path, state, Progress(stream=stream))
     assert "5 candidates, 3 within 50 meV/atom, 2 compositions" in stream.getvalue()
-
-
-@pytest.mark.parametrize("kind", ["total", "formation"])
-def test_hull_formation_energies_equal_the_hull_asked_directly(kind: str) -> None:
-    hull = Hull(known_set(kind).entries)
-    formulas = [*INITIAL_HULL, *FORMATION, "NaO3", "K5O2", "NaK", "Na4K2O3Cl", "NaKCl2O"]
-    energies = hull_formation_energies(hull, [Composition.from_formula(f) for f in formulas])
-    directly = [hull.energy_per_atom_at(Composition.from_formula(f)) for f in formulas]
-    references = [mixture(f) if kind == "total" else 0.0 for f in formulas]
-    assert energies == pytest.approx(np.subtract(directly, references), abs=1e-12)
-    assert energies[: len(INITIAL_HULL)] == pytest.approx(list(INITIAL_HULL.values()))
-
-
-def test_calculations_that_failed_do_not_lower_the_hull(tmp_path: Path) -> None:
-    layout = layout_in(tmp_path)
-    state = second_round(layout)
-    found: Calculated = state.round(1).calculations["found"]
-    failed = found.model_copy(update={"status": "unconverged"})
-    rounds = {**state.rounds, 1: type(state.round(1))(calculations={"found": failed})}
-    selected = select(tmp_path, CampaignState(alignment=state.alignment, rounds=rounds))
-    for chosen in selected.choices:
-        assert chosen.hull_energy_per_atom == pytest.approx(chosen.initial_hull_energy_per_atom)

@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from opengnome.campaign import work
+from opengnome.campaign.hull_file import write_hull
 from opengnome.campaign.settings import ScreeningSettings
-from opengnome.crystals import Crystal, CrystalTable
+from opengnome.crystals import Composition, Crystal, CrystalTable
+from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.io import read_table, write_table
 from opengnome.generation import GenerationSettings
+from opengnome.hull import Entry, Hull
 from opengnome.models import shipped_ensemble
 
 
@@ -24,6 +27,8 @@ def test_nothing_is_predicted_of_a_metal_too_sparse_for_the_networks(tmp_path: P
     )
     write_table(tmp_path / "parents.parquet", parents)
     (tmp_path / "formulas.txt").write_text("")
+    elements = [Entry(SYMBOLS[z], Composition(((z, 1),)), 0.0, level="made up") for z in range(1, 95)]
+    write_hull(tmp_path / "hull.parquet", Hull(elements))
     path = tmp_path / "shard.parquet"
     work.screen(
         path=path,
@@ -31,12 +36,16 @@ def test_nothing_is_predicted_of_a_metal_too_sparse_for_the_networks(tmp_path: P
         start=0,
         stop=2,
         formulas_path=tmp_path / "formulas.txt",
+        hull_path=tmp_path / "hull.parquet",
         generation=GenerationSettings(methods=("ionic_substitution",), max_substitutions_per_parent=5),
         screening=ScreeningSettings(n_volume_scales=3),
         ensemble_path=shipped_ensemble(),
         seed=0,
     )
     shard = read_table(path)
+    # every element at zero: the distance to the hull is the formation energy
+    energies = shard.arrow["formation_energy_per_atom"].to_numpy()
+    np.testing.assert_allclose(shard.arrow["predicted_decomposition_energy"].to_numpy(), energies)
     by_parent: dict[str, list[bool]] = {"CsK": [], "CsCl": []}
     for parents_of, energy in zip(shard.column("parent_ids"), shard.column("formation_energy_per_atom"), strict=True):
         by_parent[parents_of[0]].append(bool(np.isfinite(energy)))

@@ -22,9 +22,9 @@ from opengnome.campaign.events import (
     ShardScreened,
 )
 from opengnome.campaign.journal import Journal
+from opengnome.campaign.judging import hull_formation_energies
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.metrics import round_metrics
-from opengnome.campaign.pool import hull_formation_energies
 from opengnome.crystals import Composition, Crystal, CrystalTable
 from opengnome.crystals.io import write_table
 from opengnome.datasets import load_known_set

@@ -100,8 +100,9 @@ def artefacts_of(event: Event, layout: Layout) -> Iterator[Artefact]:
         case ShardScreened():
             yield Artefact(event, layout.root / event.path, partial(_shard, event=event))
         case Selected():
-            generated = event.counts.get("generated")
-            yield Artefact(event, layout.root / event.path, partial(_has_rows, n=generated))
+            path = layout.root / event.path
+            listed = "lowest_per_composition" if path == layout.kept(event.round) else "generated"  # older: all of them
+            yield Artefact(event, path, partial(_has_rows, n=event.counts.get(listed)))
             ids = tuple(choice.candidate_id for choice in event.choices)
             yield Artefact(event, layout.chosen(event.round), partial(_has_ids, ids=frozenset(ids)))
         case CompositionsProposed():

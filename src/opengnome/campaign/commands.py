@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from opengnome.campaign.discover import read_state
+from opengnome.campaign.judging import hull_formation_energies
 from opengnome.campaign.layout import Layout
-from opengnome.campaign.pool import hull_formation_energies
 from opengnome.campaign.reading import read_all
 from opengnome.campaign.selection import Pool
 from opengnome.campaign.stability import judge, load_hull

@@ -12,8 +12,8 @@ from opengnome.campaign import work
 from opengnome.campaign.context import Context
 from opengnome.campaign.events import Choice, CompositionsProposed
 from opengnome.campaign.execution import Unit
+from opengnome.campaign.judging import hull_formation_energies
 from opengnome.campaign.learning import refuse_lost
-from opengnome.campaign.pool import hull_formation_energies
 from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.selection import COMPOSITIONAL, RANDOM_COMPOSITIONS, Pool
 from opengnome.campaign.settings import CompositionSearchSettings

@@ -52,8 +52,13 @@ class Layout:
     def shard(self, number: int, shard: int) -> Path:
         return self.round(number) / "shards" / f"{shard:05d}.parquet"
 
-    def pool(self, number: int) -> Path:
-        return self.round(number) / "pool.parquet"
+    def hull(self, number: int) -> Path:
+        """The entries on the hull that candidates of a round are measured against."""
+        return self.round(number) / "hull.parquet"
+
+    def kept(self, number: int) -> Path:
+        """The lowest candidate of each composition within the window, without its crystal."""
+        return self.round(number) / "kept.parquet"
 
     def compositional(self, number: int) -> Path:
         """Folder of the compositional ensemble of a round, its training rows and members."""

@@ -149,6 +149,7 @@ def _parsl_executor(settings: ParslSettings, cores_per_calculation: int) -> Any:
         "heartbeat_threshold": _MISSED_SIGNS * settings.heartbeat_s,
         "block_error_handler": _look_at_blocks,
     }
+    pool: Any
     if several_nodes:
         pool = MPIExecutor(
             label="workers",

@@ -1,129 +1,163 @@
 """From screened shards to chosen candidates: the impure shell around `selection`."""
 
-from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from opengnome.campaign.acquisition import distances_among_candidates
 from opengnome.campaign.context import Context
 from opengnome.campaign.events import Choice, Selected
+from opengnome.campaign.judging import hull_formation_energies
+from opengnome.campaign.reduction import COLUMNS, Reduction, pool_of
 from opengnome.campaign.seeds import seed_for
-from opengnome.campaign.selection import CRYSTAL_ARMS, Pool, choose, lowest_per_composition, within_window
+from opengnome.campaign.selection import (
+    CRYSTAL_ARMS,
+    Pool,
+    choose,
+    lowest_per_composition,
+    unfiltered_seed,
+    within_window,
+)
 from opengnome.campaign.state import CampaignState
 from opengnome.campaign.work import DUPLICATE, KEPT
 from opengnome.crystals import Composition, CrystalTable, concatenate
 from opengnome.crystals.io import read_table, write_table
+from opengnome.crystals.replacement import replace_file
+from opengnome.errors import CampaignError
 from opengnome.hull import CompositionArrays, Hull
 
 
 def select_candidates(context: Context, state: CampaignState, number: int) -> Selected:
-    """Measure the pool of a round against the hull, filter it, and choose for every arm."""
-    layout, knowledge, progress = context.layout, context.knowledge, context.progress
-    table, counts = _merge(context, state, number)
-    hull = knowledge.hull(state, before_round=number)
-    compositions = _compositions(table)
-    predicted = table.arrow["formation_energy_per_atom"].to_numpy()
-    hull_energy = hull_formation_energies(hull, compositions)
-    pool = Pool(table.ids, table.reduced_formulas, predicted - hull_energy, table.arrow["std"].to_numpy())
-
-    settings = knowledge.settings
-    window = within_window(pool, window=settings.screening.window)
-    kept = lowest_per_composition(pool, window)
+    """Reduce the shards of a round to what may be chosen, and choose for every arm."""
+    layout, knowledge, settings = context.layout, context.knowledge, context.settings
+    seed = seed_for(settings.seed, "selection", number)
+    reduction = _reduced(context, state, number, seed=seed)
+    table = reduction.table()
+    pool = pool_of(table)
+    kept = lowest_per_composition(pool, within_window(pool, window=settings.screening.window))
     if settings.rounds.competitors == "candidates":
-        among = np.full(len(pool.ids), np.nan)  # more than the lowest of each composition would compete with itself
-        among[kept] = distances_among_candidates(
-            hull,
-            [pool.ids[i] for i in kept.tolist()],
-            CompositionArrays.from_compositions([compositions[i] for i in kept.tolist()]),
-            predicted[kept],
-        )
-        pool = replace(pool, among_candidates=among)
-    arms = choose(pool, kept, settings.rounds, seed=seed_for(settings.seed, "selection", number))
+        pool = _competing_with_each_other(pool, table, kept, knowledge.hull(state, before_round=number))
+    arms = choose(pool, kept, settings.rounds, seed=seed)
     positions = sorted({i for chosen in arms.values() for i in chosen}, key=lambda i: pool.ids[i])
+    crystals = _crystals(context, state, number, table.take(pa.array(positions, pa.int64())))
 
-    counts |= {
-        "generated": len(pool.ids),
-        "predicted": int(np.isfinite(pool.decomposition_energy).sum()),
-        "within_window": int(window.sum()),
+    counts = _counts(state, number, reduction) | {
         "lowest_per_composition": len(kept),
         **{f"chosen_{arm}": len(chosen) for arm, chosen in arms.items()},
         "chosen": len(positions),
     }
-    write_table(layout.pool(number), _pool_table(table, pool, hull_energy, kept))
-    write_table(layout.chosen(number), table.take(positions))
-    progress.message(
+    _write_kept(layout.kept(number), table, pool, kept)
+    write_table(layout.chosen(number), crystals)
+    context.progress.message(
         f"round {number}: {counts['generated']} candidates, {counts['within_window']} within "
         f"{1e3 * settings.screening.window:.0f} meV/atom, {counts['lowest_per_composition']} compositions, "
         f"{counts['chosen']} chosen"
     )
-    initial = hull_formation_energies(knowledge.initial_hull, [compositions[i] for i in positions])
-    choices = tuple(
-        _choice(table, pool, i, arms, hull_energy[i], initial_energy)
-        for i, initial_energy in zip(positions, initial.tolist(), strict=True)
-    )
-    return Selected(round=number, counts=counts, choices=choices, path=layout.relative(layout.pool(number)))
+    choices = _choices(crystals, [_arms_of(i, arms) for i in positions], knowledge.initial_hull)
+    return Selected(round=number, counts=counts, choices=choices, path=layout.relative(layout.kept(number)))
 
 
-def _merge(context: Context, state: CampaignState, number: int) -> tuple[CrystalTable, dict[str, int]]:
-    """All shards of a round as one table, a candidate that several parents gave once; and their summed counts."""
+def _reduced(context: Context, state: CampaignState, number: int, *, seed: int) -> Reduction:
+    """What the shards of a round leave; one is in memory at a time, and of it only the columns that are needed."""
     shards = state.round(number).shards
-    table = concatenate([read_table(context.layout.root / shards[s].path) for s in sorted(shards)])
-    totals: Counter[str] = Counter()
+    reduction = Reduction(
+        window=context.settings.screening.window,
+        n_random=context.settings.rounds.random_unfiltered,
+        seed=unfiltered_seed(seed),
+    )
     for shard in sorted(shards):
-        totals.update(shards[shard].counts)
-    first = np.sort(np.unique(np.array(table.ids), return_index=True)[1])
-    n_repeated = len(table) - len(first)
-    totals.update({DUPLICATE: n_repeated, KEPT: -n_repeated})  # proposed stays the sum of kept and rejected
-    return table.take(first), dict(totals)
+        reduction.add(shard, _columns(context.layout.root / shards[shard].path))
+    return reduction
 
 
-def hull_formation_energies(hull: Hull, compositions: list[Composition]) -> np.ndarray:
-    """Formation energy of the hull at each composition, eV/atom, shape (n,)."""
-    return hull.formation_energies(compositions, hull.energies_per_atom_at(compositions))
+def _columns(path: Path) -> pa.Table:
+    missing = [name for name in COLUMNS if name not in pq.read_schema(path).names]
+    if missing:
+        raise CampaignError(
+            f"{path} lacks the columns {missing}: an earlier version of opengnome screened it. Delete it, and "
+            "`opengnome check --mend` has it screened again"
+        )
+    return pq.read_table(path, columns=list(COLUMNS)).combine_chunks()
 
 
-def _compositions(table: CrystalTable) -> list[Composition]:
-    cache: dict[str, Composition] = {}
-    for formula in table.reduced_formulas:
-        if formula not in cache:
-            cache[formula] = Composition.from_formula(formula)
-    return [cache[formula] for formula in table.reduced_formulas]
+def _counts(state: CampaignState, number: int, reduction: Reduction) -> dict[str, int]:
+    """Summed counts of the shards, a candidate that several parents gave counted once, and those of the reduction."""
+    counts: dict[str, int] = {}
+    for screened in state.round(number).shards.values():
+        for name, n in screened.counts.items():
+            counts[name] = counts.get(name, 0) + n
+    found = dict(reduction.counts)
+    n_repeated = found.pop("repeated")
+    for name, n in {DUPLICATE: n_repeated, KEPT: -n_repeated}.items():  # proposed stays the sum of kept and rejected
+        counts[name] = counts.get(name, 0) + n
+    return counts | found
 
 
-def _pool_table(table: CrystalTable, pool: Pool, hull_energy: np.ndarray, kept: np.ndarray) -> CrystalTable:
-    """The pool with what was decided of each candidate: what was not kept stays visible."""
-    is_kept = np.zeros(len(table), dtype=bool)
-    is_kept[kept] = True
-    return (
-        table.with_column("predicted_decomposition_energy", pool.decomposition_energy)
-        .with_column("probability_stable", pool.probability_stable)
-        .with_column("hull_energy_per_atom", hull_energy)
-        .with_column("kept", is_kept)
+def _competing_with_each_other(pool: Pool, table: pa.Table, kept: np.ndarray, hull: Hull) -> Pool:
+    """With the distances of `kept`; more than the lowest of each composition would compete with itself."""
+    among = np.full(len(pool.ids), np.nan)
+    among[kept] = distances_among_candidates(
+        hull,
+        [pool.ids[i] for i in kept.tolist()],
+        CompositionArrays.from_compositions([Composition.from_formula(pool.reduced_formulas[i]) for i in kept]),
+        table["formation_energy_per_atom"].to_numpy()[kept],
+    )
+    return replace(pool, among_candidates=among)
+
+
+def _crystals(context: Context, state: CampaignState, number: int, rows: pa.Table) -> CrystalTable:
+    """The candidates of `rows` with all that their shards have of them, in that order."""
+    shards, row_of = rows["shard"].to_numpy(), rows["row"].to_numpy()
+    screened = state.round(number).shards
+    if not len(shards):
+        return read_table(context.layout.root / screened[min(screened)].path).slice(0, 0)
+    places = {int(shard): np.flatnonzero(shards == shard) for shard in np.unique(shards)}
+    parts = [read_table(context.layout.root / screened[shard].path).take(row_of[own]) for shard, own in places.items()]
+    return concatenate(parts).take(np.argsort(np.concatenate(list(places.values()))))
+
+
+def _write_kept(path: Path, table: pa.Table, pool: Pool, kept: np.ndarray) -> None:
+    """What may have been chosen, the most promising first, and where in the shards it is."""
+    columns = table.append_column("probability_stable", pa.array(pool.probability_stable))
+    if pool.among_candidates is not None:
+        columns = columns.append_column("distance_among_candidates", pa.array(pool.among_candidates))
+    order = [("predicted_decomposition_energy", "ascending"), ("id", "ascending")]
+    rows = columns.take(pa.array(kept, pa.int64())).sort_by(order)
+    replace_file(path, lambda temporary: pq.write_table(rows, temporary, compression="zstd"))
+
+
+def _arms_of(position: int, arms: dict[str, list[int]]) -> tuple[str, ...]:
+    return tuple(arm for arm in CRYSTAL_ARMS if position in arms[arm])
+
+
+def _choices(crystals: CrystalTable, arms: list[tuple[str, ...]], initial_hull: Hull) -> tuple[Choice, ...]:
+    compositions = [Composition.from_formula(formula) for formula in crystals.reduced_formulas]
+    initial = hull_formation_energies(initial_hull, compositions).tolist()
+    return tuple(
+        Choice(
+            candidate_id=row["id"],
+            reduced_formula=row["reduced_formula"],
+            arms=of_row,
+            predicted_formation_energy_per_atom=row["formation_energy_per_atom"],
+            predicted_std=row["std"],
+            predicted_decomposition_energy=row["predicted_decomposition_energy"],
+            hull_energy_per_atom=row["hull_energy_per_atom"],
+            initial_hull_energy_per_atom=initial_energy,
+            probability_stable=row["probability_stable"],
+            volume_scale=row["volume_scale"],
+            method=row["method"],
+            parent_ids=tuple(row["parent_ids"]),
+            replaced=row["replaced"],
+        )
+        for row, of_row, initial_energy in zip(_rows(crystals), arms, initial, strict=True)
     )
 
 
-def _choice(
-    table: CrystalTable,
-    pool: Pool,
-    i: int,
-    arms: dict[str, list[int]],
-    hull_energy: float,
-    initial_hull_energy: float,
-) -> Choice:
-    row = {name: table.arrow[name][i].as_py() for name in ("method", "parent_ids", "replaced", "volume_scale")}
-    return Choice(
-        candidate_id=pool.ids[i],
-        reduced_formula=pool.reduced_formulas[i],
-        arms=tuple(arm for arm in CRYSTAL_ARMS if i in arms[arm]),
-        predicted_formation_energy_per_atom=float(pool.decomposition_energy[i] + hull_energy),
-        predicted_std=float(pool.std[i]),
-        predicted_decomposition_energy=float(pool.decomposition_energy[i]),
-        hull_energy_per_atom=float(hull_energy),
-        initial_hull_energy_per_atom=initial_hull_energy,
-        probability_stable=float(pool.probability_stable[i]),
-        volume_scale=row["volume_scale"],
-        method=row["method"],
-        parent_ids=tuple(row["parent_ids"]),
-        replaced=row["replaced"],
-    )
+def _rows(crystals: CrystalTable) -> list[dict[str, Any]]:
+    """All but the structures."""
+    rows: list[dict[str, Any]] = crystals.arrow.drop_columns(["lattice", "atomic_numbers", "frac_coords"]).to_pylist()
+    return rows

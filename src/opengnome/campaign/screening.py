@@ -6,6 +6,7 @@ from opengnome.campaign import work
 from opengnome.campaign.context import Context
 from opengnome.campaign.events import ShardScreened
 from opengnome.campaign.execution import Unit
+from opengnome.campaign.hull_file import write_hull
 from opengnome.campaign.learning import refuse_lost
 from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.state import CampaignState
@@ -13,6 +14,7 @@ from opengnome.campaign.state import CampaignState
 
 def screen(context: Context, state: CampaignState, number: int, shards: Sequence[int]) -> Iterator[ShardScreened]:
     """Generate and judge the candidates of the named shards."""
+    write_hull(context.layout.hull(number), context.knowledge.hull(state, before_round=number))
     opened = state.round(number).opened
     n_parents = 0 if opened is None else opened.n_parents
     size = context.settings.parents.parents_per_shard
@@ -27,6 +29,7 @@ def screen(context: Context, state: CampaignState, number: int, shards: Sequence
                 "start": shard * size,
                 "stop": min((shard + 1) * size, n_parents),
                 "formulas_path": context.layout.formulas(number),
+                "hull_path": context.layout.hull(number),
                 "generation": context.generation,
                 "screening": context.settings.screening,
                 "ensemble_path": context.layout.ensemble(number),

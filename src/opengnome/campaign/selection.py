@@ -1,5 +1,6 @@
 """Who is worth a calculation: filters on the predicted pool, the model's choice, and the random controls."""
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,19 +62,34 @@ def choose(pool: Pool, kept: np.ndarray, settings: RoundSettings, *, seed: int) 
     """Positions chosen by each arm: the model's best of `kept`, and seeded random draws.
 
     The random arms draw independently, so a candidate may be in several; it is calculated once. The unfiltered
-    arm draws from one candidate per composition of the whole pool, whatever is predicted of it.
+    arm draws from one candidate per composition of the whole pool, whatever is predicted of it. `pool` may be
+    what a `Reduction` by the seed `unfiltered_seed(seed)` has left of a larger one.
     """
-    everything = np.ones(len(pool.ids), dtype=bool)
     return {
         MODEL: _best(pool, kept, settings, seed=seed_for(seed, MODEL)),
         RANDOM_FILTERED: _draw(pool, kept, settings.random_filtered, seed=seed_for(seed, RANDOM_FILTERED)),
-        RANDOM_UNFILTERED: _draw(
-            pool,
-            _random_per_composition(pool, everything, seed=seed_for(seed, "composition")),
-            settings.random_unfiltered,
-            seed=seed_for(seed, RANDOM_UNFILTERED),
-        ),
+        RANDOM_UNFILTERED: draw_compositions(pool, settings.random_unfiltered, seed=unfiltered_seed(seed)),
     }
+
+
+def unfiltered_seed(seed: int) -> int:
+    """Seed of the draw from the whole pool in a choice by `seed`."""
+    return seed_for(seed, RANDOM_UNFILTERED)
+
+
+def draw_compositions(pool: Pool, n: int, *, seed: int) -> list[int]:
+    """Positions of one random candidate of each of `n` random compositions.
+
+    Every composition, and every candidate of it, has a seeded rank of its own, so the draw from a large pool can be
+    made part by part: what is drawn from all is drawn from the part that it is in.
+    """
+    if n == 0:
+        return []
+    members: dict[str, list[int]] = {}
+    for position, formula in enumerate(pool.reduced_formulas):
+        members.setdefault(formula, []).append(position)
+    drawn = heapq.nsmallest(n, members, key=lambda formula: (seed_for(seed, formula), formula))
+    return [min(members[formula], key=lambda i: (seed_for(seed, pool.ids[i]), pool.ids[i])) for formula in drawn]
 
 
 def _best(pool: Pool, kept: np.ndarray, settings: RoundSettings, *, seed: int) -> list[int]:
@@ -103,13 +119,3 @@ def _draw(pool: Pool, positions: np.ndarray, n: int, *, seed: int) -> list[int]:
     if n == 0:
         return []
     return sorted(positions.tolist(), key=lambda i: seed_for(seed, pool.ids[i]))[:n]
-
-
-def _random_per_composition(pool: Pool, mask: np.ndarray, *, seed: int) -> np.ndarray:
-    best: dict[str, tuple[int, int]] = {}
-    for i in np.flatnonzero(mask).tolist():
-        rank = (seed_for(seed, pool.ids[i]), i)
-        formula = pool.reduced_formulas[i]
-        if formula not in best or rank < best[formula]:
-            best[formula] = rank
-    return np.array(sorted(i for _, i in best.values()), dtype=int)

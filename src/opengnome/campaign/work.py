@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from opengnome.campaign.hull_file import read_hull
+from opengnome.campaign.judging import judged
 from opengnome.campaign.limits import forget_hang, hang_note, killed_when_hung
 from opengnome.campaign.settings import ScreeningSettings
 from opengnome.crystals import Composition, Crystal, CrystalTable, digest
@@ -16,6 +18,7 @@ from opengnome.crystals.io import read_table, write_table
 from opengnome.errors import OpenGnomeError, OracleSetupError, WorkFailedError
 from opengnome.generation import GenerationResult, GenerationSettings, generate
 from opengnome.graphs import cached_store
+from opengnome.hull import Hull
 from opengnome.models import (
     AnyModelSettings,
     CompositionalSettings,
@@ -145,12 +148,14 @@ def screen(
     start: int,
     stop: int,
     formulas_path: Path,
+    hull_path: Path,
     generation: GenerationSettings,
     screening: ScreeningSettings,
     ensemble_path: Path,
     seed: int,
 ) -> None:
-    """Candidates of parents start..stop with predicted energies; the file is a crystal table of all of them.
+    """Candidates of parents start..stop, their predicted energies and distances to the hull of the round; the file is
+    a crystal table of all of them.
 
     A candidate that the networks cannot judge (too dense, or with an atom that has no neighbour within their cutoff at
     one of the volumes) has NaN.
@@ -165,7 +170,7 @@ def screen(
         values = np.asarray(getattr(prediction, name), dtype=float)
         # the energy of an atom without neighbours is worthless, and the lowest of a pool are such
         table = table.with_column(name, np.where(prediction.isolated, np.nan, values))
-    _write_shard(path, table, result)
+    _write_shard(path, judged(table, _hull(hull_path)), result)
 
 
 def generate_shard(
@@ -222,6 +227,11 @@ def _oracle(settings_json: str) -> Oracle:
 def _known_formulas(path: Path) -> frozenset[str]:
     """The compositions of a round's known set; a new round has a new path."""
     return frozenset(path.read_text(encoding="utf-8").split())
+
+
+@lru_cache(maxsize=1)
+def _hull(path: Path) -> Hull:
+    return read_hull(path)
 
 
 @lru_cache(maxsize=1)
