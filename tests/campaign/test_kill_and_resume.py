@@ -66,7 +66,7 @@ structures.max_atoms = 4
 fmax = 0.1
 max_steps = 60
 """
-DEADLINE_SECONDS = 240.0
+DEADLINE_SECONDS = 900.0
 
 
 def start(root: Path, settings: Path) -> subprocess.Popen[bytes]:

@@ -45,7 +45,7 @@ def discover(
     layout = Layout(root)
     _refuse_unusable(layout, settings)
     with Journal(layout.journal) as journal:  # first: it refuses a second process before anything is changed
-        settings = _fix_settings(layout, settings)
+        settings = _fix_settings(layout, settings, begun=fold(journal).started is not None)
         progress = progress or Progress(layout.progress)
         stop = StopRequest(grace_s=settings.execution.stop_grace_s, tell=progress.message)
         with stopping(stop), Crew(settings.execution, root.absolute() / "execution") as crew:
@@ -122,9 +122,9 @@ def read_state(root: Path) -> CampaignState:
         return fold(journal)
 
 
-def _fix_settings(layout: Layout, settings: CampaignSettings | None) -> CampaignSettings:
-    """The campaign's settings: those written in its directory, which given ones must equal."""
-    if layout.settings.is_file():
+def _fix_settings(layout: Layout, settings: CampaignSettings | None, *, begun: bool) -> CampaignSettings:
+    """The campaign's settings: those written in its directory, which given ones must equal once it has begun."""
+    if layout.settings.is_file() and (begun or settings is None):
         written = read_settings(layout.root)
         if settings is not None and settings.digest != written.digest:
             raise CampaignError(

@@ -5,6 +5,7 @@ must read exactly as pymatgen prints it (`tests/crystals/test_composition.py` co
 """
 
 import math
+from collections.abc import Iterable
 
 from opengnome.errors import InvalidCrystalError
 
@@ -67,6 +68,13 @@ RADIOACTIVE: frozenset[int] = frozenset(
 
 SCARCE: frozenset[int] = frozenset(ATOMIC_NUMBERS[s] for s in "Ru Rh Pd Re Os Ir Pt He Ne Ar Kr Xe".split())
 """Elements left out of new materials by default: platinum group, rhenium, and the noble gases."""
+
+
+def check_symbols(symbols: Iterable[str]) -> None:
+    """For validators of settings: raises `ValueError` naming what is not an element symbol."""
+    unknown = [symbol for symbol in symbols if symbol not in ATOMIC_NUMBERS]
+    if unknown:
+        raise ValueError(f"{unknown} are not element symbols; write them like 'Fe'")
 
 
 def atomic_number(symbol: str) -> int:

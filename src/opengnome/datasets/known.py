@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from opengnome.crystals import Composition, CrystalTable
-from opengnome.crystals.elements import SYMBOLS, atomic_number
+from opengnome.crystals.elements import SYMBOLS, atomic_number, check_symbols
 from opengnome.crystals.io import read_table
 from opengnome.datasets.statuses import is_unfinished
 from opengnome.errors import InvalidCrystalError, SettingsError
@@ -40,6 +40,12 @@ class KnownSetSettings(Settings):
     where it has none. Of a table of several levels the rows of this one are used."""
     elements: list[str] = Field(default_factory=list)
     """Keep only crystals made of these elements; empty keeps all."""
+
+    @field_validator("elements")
+    @classmethod
+    def _known_symbols(cls, symbols: list[str]) -> list[str]:
+        check_symbols(symbols)
+        return symbols
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,14 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from opengnome.crystals.elements import ATOMIC_NUMBERS, MAX_ATOMIC_NUMBER, RADIOACTIVE, SCARCE, SYMBOLS
+from opengnome.crystals.elements import (
+    ATOMIC_NUMBERS,
+    MAX_ATOMIC_NUMBER,
+    RADIOACTIVE,
+    SCARCE,
+    SYMBOLS,
+    check_symbols,
+)
 from opengnome.generation.candidate import Method
 from opengnome.generation.probabilities import Normalisation, SubstitutionModel
 from opengnome.settings import Settings
@@ -76,9 +83,7 @@ class GenerationSettings(Settings):
     @field_validator("allowed_elements", "excluded_elements")
     @classmethod
     def _known_symbols(cls, symbols: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        unknown = [symbol for symbol in symbols or () if symbol not in ATOMIC_NUMBERS]
-        if unknown:
-            raise ValueError(f"{unknown} are not element symbols; write them like 'Fe'")
+        check_symbols(symbols or ())
         return symbols
 
     @model_validator(mode="after")
