@@ -4,12 +4,15 @@
         --settings examples/materials_project.toml --flags experimental_flags.parquet --gnome gnome_pbe.parquet
 
 `--flags` (reduced_formula, experimental) and `--gnome` (reduced_formula) are tables of compounds outside the known set;
-with them the page says which discoveries others have found: computed, made in a laboratory, or by GNoME.
+with them the page says which discoveries others have found: computed, made in a laboratory, or by GNoME. `--structures`
+is a table of crystals (the Materials Project's): discoveries are matched with those of their composition and named, and
+the hit rate is told apart for formulas that the shipped networks were trained on, where the campaign began with them.
 """
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,14 +20,22 @@ import pyarrow.parquet as pq
 from opengnome.campaign import CampaignResults, Discovery
 from opengnome.campaign.metrics import DEEP
 from opengnome.campaign.selection import ARMS
+from opengnome.crystals import CrystalTable
+from opengnome.crystals.io import read_table
+from opengnome.crystals.matching import is_same_structure
+from opengnome.datasets import is_train
 from opengnome.datasets.known import EMBEDDED
 from opengnome.hull import STABILITY_TOLERANCE
+from opengnome.models import SHIPPED
 from opengnome.report import rounds_markdown
 from opengnome.report.figures import save_hit_rates
+from opengnome.report.numbers import Rate
 from opengnome.report.rounds import ARM_NAMES, summarise
 
 ELSEWHERE = ("made in a laboratory", "computed by the Materials Project", "found by GNoME", "in none of these")
 N_LISTED = 40
+FEWEST_POOLED = 4
+"""Rounds that are worth pooling."""
 
 
 def main() -> None:
@@ -33,6 +44,9 @@ def main() -> None:
     results = CampaignResults(arguments.campaign)
     tables = _tables(arguments)
     elsewhere = {d.id: _elsewhere(d.reduced_formula, *tables) for d in results.discoveries}
+    structures = None if arguments.structures is None else read_table(arguments.structures)
+    matches = {} if structures is None else _matches(results.discoveries, structures)
+    listing = Listing(elsewhere, _other_functional(arguments.other_functional), matches, everything=arguments.all)
     parts = [
         "<!-- written by scripts/write_campaign_docs.py; do not edit -->",
         f"# {results.settings.name}",
@@ -42,10 +56,12 @@ def main() -> None:
         "## Rounds",
         rounds_markdown(arguments.campaign),
         figure(results, arguments.page),
+        pooled(results),
+        trained_on(results, structures),
         "## How deep the hits lie",
         depth(results),
         "## Discoveries",
-        discoveries(results, elsewhere, _other_functional(arguments.other_functional)),
+        discoveries(results, listing),
         arguments.notes.read_text() if arguments.notes else "",
     ]
     arguments.page.write_text("\n\n".join(part for part in parts if part).rstrip() + "\n", encoding="utf-8")
@@ -110,6 +126,49 @@ def alignment(results: CampaignResults) -> str:
     )
 
 
+def pooled(results: CampaignResults) -> str:
+    """The first and the second half of the rounds together: single rounds are too few to tell a trend."""
+    closed = [summary for summary in summarise(results.state) if summary.closed]
+    if len(closed) < FEWEST_POOLED:
+        return ""
+    middle = len(closed) // 2
+    halves = (closed[:middle], closed[middle:])
+    names = [f"rounds {half[0].number} to {half[-1].number}" for half in halves]
+    lines = [f"| hits against the current hull | {' | '.join(names)} |", "|---|---:|---:|"]
+    for arm in ARMS:
+        rates = [[summary.arms[arm].current for summary in half if arm in summary.arms] for half in halves]
+        if any(rates):
+            sums = [Rate(sum(rate.hits for rate in half), sum(rate.total for rate in half)) for half in rates]
+            lines.append(f"| {ARM_NAMES[arm]} | {' | '.join(str(rate) for rate in sums)} |")
+    return "\n".join(lines)
+
+
+def trained_on(results: CampaignResults, structures: CrystalTable | None) -> str:
+    """Hits among formulas that the shipped networks were trained on, and among others."""
+    if structures is None or results.settings.ensemble.initial != SHIPPED:
+        return ""
+    trained = {formula for formula in structures.reduced_formulas if is_train(formula)}
+    lines = ["| hits against the initial hull | trained on | not trained on |", "|---|---:|---:|"]
+    for arm in ARMS:
+        own = [choice for choice in results.choices.values() if arm in choice.arms]
+        if not own:
+            continue
+        cells = []
+        for seen in (True, False):
+            depths = [
+                _depth(results, choice.candidate_id, choice.initial_hull_energy_per_atom)
+                for choice in own
+                if (choice.reduced_formula in trained) == seen
+            ]
+            cells.append(str(Rate(sum(d is not None and d <= STABILITY_TOLERANCE for d in depths), len(depths))))
+        lines.append(f"| {ARM_NAMES[arm]} | {' | '.join(cells)} |")
+    text = (
+        "The networks that the campaign fine-tunes were trained on the Materials Project. Formulas of this campaign "
+        "are new to its known set, but the networks may have been trained on their energies there; told apart:"
+    )
+    return text + "\n\n" + "\n".join(lines)
+
+
 def depth(results: CampaignResults) -> str:
     """Hits far below the known hull apart: a known phase is probably missing from the table there."""
     rows = []
@@ -156,41 +215,89 @@ def _depth_cells(depths: Sequence[float | None]) -> str:
     return f"{len(depths)} | {hits} | {deep} | {rate}"
 
 
-def discoveries(results: CampaignResults, elsewhere: Mapping[str, str], verdicts: Mapping[str, str]) -> str:
-    """Counts by who else has found them, and the deepest ones that are no holes.
+@dataclass(frozen=True)
+class Listing:
+    """What the list of discoveries says beside the campaign's own results; by id of the discovery."""
 
-    `verdicts` has what another functional says of some of them, by id.
-    """
+    elsewhere: Mapping[str, str]
+    """One of `ELSEWHERE`."""
+    verdicts: Mapping[str, str]
+    """What another functional says; empty where none was asked."""
+    matches: Mapping[str, str]
+    """Which crystal of the table of structures it is; empty without one."""
+    everything: bool
+    """All discoveries; else the first that are no holes of the known set."""
+
+
+def discoveries(results: CampaignResults, listing: Listing) -> str:
+    """Counts by who else has found them, and a table of them."""
     found = results.discoveries
-    counts = {name: sum(where == name for where in elsewhere.values()) for name in ELSEWHERE}
     shallow = [d for d in found if d.distance_to_initial_hull >= -DEEP]
+    counts = {name: sum(where == name for where in listing.elsewhere.values()) for name in ELSEWHERE}
+    listed = found if listing.everything else shallow[:N_LISTED]
+    chosen = "All" if listing.everything else f"The first {len(listed)} of the others"
     with_std = any(d.decomposition_energy_std > 0 for d in found)
     uncertainty = "; ± is the spread of aligned formation energies on known compounds, not DFT's own error"
-    verdict_head, verdict_rule = (" | with the other functional", "|---:") if verdicts else ("", "")
+    more = {"structure": listing.matches, "other functional": listing.verdicts}
+    extra = [name for name, told in more.items() if told]
+    head = [
+        "formula",
+        "space group",
+        "decomposition energy",
+        "predicted",
+        "made from",
+        "how",
+        "known elsewhere",
+        *extra,
+    ]
     lines = [
         f"{len(found)} calculated crystals lie on the hull of everything known at the end; {len(found) - len(shallow)} "
         "of them are deeper than 200 meV/atom below the initial hull. Who else has these compositions:",
         "| | discoveries |\n|---|---:|\n" + "\n".join(f"| {name} | {n} |" for name, n in counts.items()),
-        f"The first {min(N_LISTED, len(shallow))} of the others by decomposition energy (meV/atom, hull without the "
-        f"entry{uncertainty if with_std else ''}):",
-        "| formula | space group | decomposition energy | predicted | made from | how | known elsewhere"
-        f"{verdict_head} |\n|---|---|---:|---:|---|---|---{verdict_rule}|\n"
-        + "\n".join(
-            _discovery_row(d, elsewhere[d.id], f" | {verdicts.get(d.id, '')}" if verdicts else "")
-            for d in shallow[:N_LISTED]
+        f"{chosen} by decomposition energy (meV/atom, hull without the entry{uncertainty if with_std else ''}):",
+        "\n".join(
+            [
+                f"| {' | '.join(head)} |",
+                f"|---|---|---:|---:|{'---|' * (len(head) - 4)}",
+                *(_discovery_row(d, listing) for d in listed),
+            ]
         ),
     ]
     return "\n\n".join(lines)
 
 
-def _discovery_row(d: Discovery, where: str, verdict: str) -> str:
-    predicted = f"{1e3 * d.predicted_decomposition_energy:.0f} ± {1e3 * d.predicted_std:.0f}"
+def _discovery_row(d: Discovery, listing: Listing) -> str:
     std = f" ± {1e3 * d.decomposition_energy_std:.0f}" if d.decomposition_energy_std > 0 else ""
-    how = d.replaced.replace("|", "/")
-    return (
-        f"| {d.reduced_formula} | {d.space_group} | {1e3 * d.decomposition_energy:.0f}{std} | {predicted} | "
-        f"{', '.join(d.parent_ids)} | {how} | {where}{verdict} |"
-    )
+    cells = [
+        d.reduced_formula,
+        d.space_group,
+        f"{1e3 * d.decomposition_energy:.0f}{std}",
+        f"{1e3 * d.predicted_decomposition_energy:.0f} ± {1e3 * d.predicted_std:.0f}",
+        ", ".join(d.parent_ids),
+        d.replaced.replace("|", "/"),
+        listing.elsewhere[d.id],
+        *([listing.matches.get(d.id, "")] if listing.matches else []),
+        *([listing.verdicts.get(d.id, "")] if listing.verdicts else []),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _matches(found: Sequence[Discovery], structures: CrystalTable) -> dict[str, str]:
+    """Of each discovery whose composition is in a table: the crystal it is, or that it is none of them."""
+    rows: dict[str, list[int]] = {}
+    for row, formula in enumerate(structures.reduced_formulas):
+        rows.setdefault(formula, []).append(row)
+    told = {}
+    for discovery in found:
+        own = rows.get(discovery.reduced_formula, [])
+        same = [structures.ids[row] for row in own if is_same_structure(discovery.crystal, structures[row])]
+        if same:
+            told[discovery.id] = ", ".join(same)
+        elif own:
+            told[discovery.id] = f"other than {', '.join(structures.ids[row] for row in own[:3])}"
+        else:
+            told[discovery.id] = "composition not there"
+    return told
 
 
 def _other_functional(path: Path | None) -> dict[str, str]:
@@ -232,6 +339,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--campaign-shown", help="how the page calls the campaign's folder")
     parser.add_argument("--flags", type=Path)
     parser.add_argument("--gnome", type=Path)
+    parser.add_argument("--structures", type=Path, help="table of crystals to match discoveries with")
+    parser.add_argument("--all", action="store_true", help="list all discoveries")
     parser.add_argument("--other-functional", type=Path, help="JSON of scripts/r2scan_check.py judge")
     parser.add_argument("--notes", type=Path, help="Markdown put at the end of the page")
     return parser.parse_args()
