@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py mp2018 --data DATA --output runs/mp2018 --member 0 --set training.epochs=100
     python benchmarks/accuracy.py mp2018 --data DATA --output runs/mp2018 --judge
+    python benchmarks/accuracy.py mp2018 --data DATA --output runs/mp2018 --collect docs/results/mp2018_members.parquet
     python benchmarks/accuracy.py gnome  --data DATA --output runs/gnome  --member 0
     python benchmarks/accuracy.py mp     --data DATA --output runs/mp     --member 0
 
@@ -9,7 +10,8 @@
 validation split. `gnome`: GNoME crystals, hash split by formula. `mp`: all of the Materials Project table, hash
 split by formula (the models that are shipped). DATA is the folder with the tables. A member that was killed goes on
 where it was when the same command is run again; `--judge` prints one JSON object with the errors of the members and
-of the median of all that are finished.
+of the median of all that are finished. `--collect` adds the predictions of finished members to a table and prints the
+errors of all members in it, so that members can be trained in different places.
 """
 
 import argparse
@@ -20,13 +22,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from opengnome.campaign.train import TrainSettings
 from opengnome.crystals import CrystalTable
 from opengnome.crystals.io import read_table
 from opengnome.datasets import held_out_mask
 from opengnome.graphs import cached_store
-from opengnome.models import Ensemble, assemble_ensemble, train_member
+from opengnome.models import Calibration, Ensemble, assemble_ensemble, train_member
+from opengnome.models.checkpoint import load_checkpoint
 from opengnome.settings import load
 
 FILES = {"mp2018": "mp_crystals.parquet", "gnome": "gnome_pbe.parquet", "mp": "mp_crystals.parquet"}
@@ -116,6 +121,37 @@ def judge(options: argparse.Namespace) -> None:
     print(json.dumps(result, indent=2))
 
 
+def collect(options: argparse.Namespace) -> None:
+    """Add what finished members predict for the held-out crystals to a table, and judge all that is in it."""
+    crystals, targets, held_out = capped(options)
+    judged, targets = crystals.filter(held_out), targets[held_out]
+    table = pa.table({"id": judged.ids, TARGET: targets})
+    if options.collect.exists():
+        found = pq.read_table(options.collect)
+        if found["id"].to_pylist() != judged.ids or found[TARGET].to_pylist() != targets.tolist():
+            raise SystemExit(f"{options.collect} is of other held-out crystals; choose another file")
+        table = found
+    for path in sorted((options.output / "members").glob("*.safetensors")):
+        if path.stem not in table.column_names:
+            network, _ = load_checkpoint(path)
+            predicted = alone(network).predict(judged, volume_scales=(1.0,)).formation_energy_per_atom
+            table = table.append_column(path.stem, pa.array(predicted.astype(np.float32)))
+            pq.write_table(table, options.collect, compression="zstd")
+    names = [name for name in table.column_names if name.startswith("member-")]
+    predictions = np.array([table[name].to_numpy() for name in names], dtype=float)
+    medians = [np.median(predictions[: n + 1], axis=0) - targets for n in range(len(names))]
+    result = {
+        "task": options.task,
+        "n_train": int((~held_out).sum()),
+        "n": len(targets),
+        "members_mae": np.abs(predictions - targets).mean(axis=1).tolist(),
+        "mae_of_median_by_number_of_members": [float(np.abs(errors).mean()) for errors in medians],
+        "median_absolute_error": float(np.median(np.abs(medians[-1]))),
+        "by_structure_source": by_structure_source(judged, medians[-1]),
+    }
+    print(json.dumps(result, indent=2))
+
+
 def by_structure_source(table: CrystalTable, errors: np.ndarray) -> dict[str, dict[str, float]]:
     """Errors (n,) of crystals whose structure is as old as its energy, and of those that were relaxed again since."""
     sources = np.array(table.column("structure_source"))
@@ -137,11 +173,13 @@ def without_worst_tenth(errors: np.ndarray) -> float:
 
 def single_mae(member: object, table: CrystalTable, targets: np.ndarray) -> float:
     """Mean absolute error of one member, eV/atom."""
-    from opengnome.models import Calibration
-
-    alone = Ensemble((member,), Calibration(0.0, 1.0), {}, "")  # type: ignore[arg-type]
-    predicted = alone.predict(table, volume_scales=(1.0,)).formation_energy_per_atom
+    predicted = alone(member).predict(table, volume_scales=(1.0,)).formation_energy_per_atom
     return float(np.abs(predicted - targets).mean())
+
+
+def alone(member: object) -> Ensemble:
+    """An ensemble of one network."""
+    return Ensemble((member,), Calibration(0.0, 1.0), {}, "")  # type: ignore[arg-type]
 
 
 def main() -> None:
@@ -154,10 +192,13 @@ def main() -> None:
     parser.add_argument("--max-elements", type=int, help="train and judge on crystals of at most this many elements")
     parser.add_argument("--initial", type=Path, help="checkpoint to start from")
     parser.add_argument("--judge", action="store_true")
+    parser.add_argument("--collect", type=Path, help="table of predictions to add finished members to")
     parser.add_argument("--settings", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     options = parser.parse_args()
-    if options.judge:
+    if options.collect:
+        collect(options)
+    elif options.judge:
         judge(options)
     else:
         train(options)
