@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -86,3 +87,16 @@ def test_a_fault_of_the_program_stops_everything(tmp_path: Path) -> None:
 
 def test_any_executor_will_do(tmp_path: Path) -> None:
     assert len(list(run_units(units_writing(tmp_path, 5), threads, window=2))) == 5
+
+
+def sleep_and_write(path: Path, seconds: float) -> None:
+    time.sleep(seconds)
+    path.write_text("done")
+
+
+def test_the_time_at_a_unit_is_told_and_none_for_what_was_there(tmp_path: Path) -> None:
+    unit = Unit(tmp_path / "slept", sleep_and_write, {"path": tmp_path / "slept", "seconds": 0.2})
+    (ended,) = run_units([unit], threads)
+    assert 0.2 <= ended.seconds < 60
+    (again,) = run_units([unit], threads)
+    assert again.seconds == 0.0

@@ -129,3 +129,18 @@ def on_screen(written: str) -> list[str]:
             cells[: len(part)] = part
         shown.append("".join(cells).rstrip())
     return [line for line in shown if line]
+
+
+def test_a_finished_stage_is_recorded_and_not_shown(tmp_path: Path) -> None:
+    stream, path = io.StringIO(), tmp_path / "progress.jsonl"
+    progress = Progress(path, stream=stream)
+    progress.record_stage("round 1, training", 4, busy_s=7.0, wall_s=4.0, workers=2)
+    (record,) = records(path)
+    assert {name: record[name] for name in ("stage", "units", "busy_s", "wall_s", "workers")} == {
+        "stage": "round 1, training",
+        "units": 4,
+        "busy_s": 7.0,
+        "wall_s": 4.0,
+        "workers": 2,
+    }
+    assert stream.getvalue() == ""

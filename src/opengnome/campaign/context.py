@@ -1,12 +1,13 @@
 """What every stage of a campaign works with."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import cached_property
 from pathlib import Path
 
 from opengnome.campaign.execution import Ended, Rules, Unit, run_units
-from opengnome.campaign.executors import rules_of
+from opengnome.campaign.executors import capacity, rules_of
 from opengnome.campaign.knowledge import Knowledge
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.progress import Progress
@@ -58,6 +59,7 @@ class Context:
             rules=self._rules,
             stop=self.stop,
             note=note,
+            workers=capacity(self.settings.execution),
         )
 
     @cached_property
@@ -74,9 +76,13 @@ def run_with_progress(
     rules: Rules | None = None,
     stop: StopRequest | None = None,
     note: Callable[[], str] = lambda: "",
+    workers: int | None = None,
 ) -> Iterator[Ended]:
-    """`run_units` with a count of those that ended, and the last line of a running unit's log or `note`."""
-    done = 0
+    """`run_units` with a count of those that ended, and the last line of a running unit's log or `note`.
+
+    When all have ended it is recorded how long `workers` (where their number is known) were busy.
+    """
+    done, busy_s, began = 0, 0.0, time.monotonic()
 
     def tick(running: list[Unit]) -> None:
         lines = [last_line(unit.log) for unit in running if unit.log is not None]
@@ -84,8 +90,10 @@ def run_with_progress(
 
     for ended in run_units(units, make_executor, rules=rules, stop=stop, on_wait=tick):
         done += 1
+        busy_s += ended.seconds
         yield ended
         progress.step(stage, done, len(units), note())
+    progress.record_stage(stage, len(units), busy_s=busy_s, wall_s=time.monotonic() - began, workers=workers)
 
 
 def last_line(path: Path) -> str:

@@ -65,6 +65,8 @@ class Ended:
     unit: Unit
     lost: str = ""
     """Why there is no file; empty when there is one."""
+    seconds: float = 0.0
+    """How long its worker was at it, in the attempt that ended it; zero where nothing was done or told."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class _Driver:
         on_wait: Callable[[list[Unit]], None] | None,
     ) -> None:
         self.waiting = waiting
-        self.running: dict[Future[None], Unit] = {}
+        self.running: dict[Future[float], Unit] = {}
         self.make_executor = make_executor
         self.rules = rules
         self.stop = stop
@@ -172,7 +174,7 @@ class _Driver:
             error = _error_of(future)
             if isinstance(error, BrokenExecutor):
                 broken = error
-            yield from self._settle(self.running.pop(future), error)
+            yield from self._settle(self.running.pop(future), error, 0.0 if error else future.result())
         if broken is not None:
             self._replace_executor()
             self._refuse_stillborn(broken)
@@ -206,12 +208,12 @@ class _Driver:
                 return error
         return None
 
-    def _settle(self, unit: Unit, error: BaseException | None) -> Iterator[Ended]:
+    def _settle(self, unit: Unit, error: BaseException | None, seconds: float) -> Iterator[Ended]:
         if unit.path.exists() or (error is None and _becomes_visible(unit.path)):
             self.idle_breaks = self.unborn_deaths = 0
             if error is not None:  # it died of something after its work
                 _tidy(unit.path)
-            yield Ended(unit)
+            yield Ended(unit, seconds=seconds)
         elif error is None:
             raise WorkFailedError(
                 f"a worker says that it has written {unit.path}, and it is not seen here: the folder must be on a file "
@@ -282,7 +284,7 @@ def _stillborn(n_deaths: int, error: BaseException) -> str:
     )
 
 
-def _error_of(future: Future[None]) -> BaseException | None:
+def _error_of(future: Future[float]) -> BaseException | None:
     try:
         return future.exception()
     except CancelledError:  # an engine that cancels what it lost
@@ -300,11 +302,12 @@ def _becomes_visible(path: Path) -> bool:
     return False
 
 
-def _run(unit: Unit, limits: Limits = Limits()) -> None:  # noqa: B008 - immutable
-    """On the worker: mark the start, then work; nothing when the result is there already."""
+def _run(unit: Unit, limits: Limits = Limits()) -> float:  # noqa: B008 - immutable
+    """On the worker: mark the start, then work; nothing when the result is there already. Seconds it took."""
+    began = time.monotonic()
     apply(limits)
     if unit.path.exists():
-        return
+        return 0.0
     unit.path.parent.mkdir(parents=True, exist_ok=True)
     with _mark(unit.path).open("ab") as mark:  # one byte per start; a driver counts those since it began
         mark.write(b".")
@@ -312,6 +315,7 @@ def _run(unit: Unit, limits: Limits = Limits()) -> None:  # noqa: B008 - immutab
     if not unit.path.exists():
         raise WorkFailedError(f"{unit.function.__name__} returned without leaving {unit.path.name}")
     _mark(unit.path).unlink(missing_ok=True)
+    return time.monotonic() - began
 
 
 def _mark(path: Path) -> Path:

@@ -30,7 +30,7 @@ def rules_of(settings: ExecutionSettings) -> Rules:
     return Rules(
         attempts=settings.attempts,
         interruptions=settings.interruptions,
-        window=max(_LEAST_WINDOW, _SUBMITTED_PER_WORKER * _capacity(settings)),
+        window=max(_LEAST_WINDOW, _SUBMITTED_PER_WORKER * capacity(settings)),
         limits=Limits(
             memory_gb=settings.memory_gb,
             hang_factor=settings.hang_factor,
@@ -40,7 +40,8 @@ def rules_of(settings: ExecutionSettings) -> Rules:
     )
 
 
-def _capacity(settings: ExecutionSettings) -> int:
+def capacity(settings: ExecutionSettings) -> int:
+    """Units that run at once when all workers are there."""
     if settings.engine == "parsl":
         return (settings.parsl or ParslSettings()).capacity(settings.cores_per_calculation)
     return local_workers(settings)  # of Dask it is not known; it may be raised with workers

@@ -39,6 +39,17 @@ class Progress:
             self._last_plain = time.monotonic()
             self.message(text)
 
+    def record_stage(self, stage: str, n_units: int, *, busy_s: float, wall_s: float, workers: int | None) -> None:
+        """In the JSON lines alone: how long the workers of a finished stage were at its units, of how long it took."""
+        self._record(
+            f"{stage}: {n_units} units ended",
+            stage=stage,
+            units=n_units,
+            busy_s=round(busy_s, 3),
+            wall_s=round(wall_s, 3),
+            workers=workers,
+        )
+
     def _elapsed(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
         return f"{minutes:3d}:{seconds:02d}"
@@ -54,8 +65,8 @@ class Progress:
             self.stream.write("\r" + " " * self._width + "\r")
             self._width = 0
 
-    def _record(self, text: str) -> None:
+    def _record(self, text: str, **more: str | float | None) -> None:
         if self.path is not None:
             # the newline in front parts the record from one that a kill cut off; readers skip empty lines
             with self.path.open("a", encoding="utf-8") as log:
-                log.write("\n" + json.dumps({"time": time.time(), "message": text}) + "\n")
+                log.write("\n" + json.dumps({"time": time.time(), "message": text, **more}) + "\n")
