@@ -3,6 +3,7 @@
 Heavy imports happen inside the commands, so that `--help` and mistakes answer at once.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -215,10 +216,11 @@ def predict(
 
     if bool(crystals) == bool(formulas):
         raise typer.BadParameter("give files of crystals, or formulas with --formula")
+    tell = partial(typer.echo, err=True)
     if formulas:
-        rows = predict_formula_rows(formulas, model=model, hull=hull)
+        rows = predict_formula_rows(formulas, model=model, hull=hull, tell=tell)
     else:
-        rows = predict_rows(crystals or [], model=model, hull=hull, scan=scan)
+        rows = predict_rows(crystals or [], model=model, hull=hull, scan=scan, tell=tell)
     raise typer.Exit(emit(rows, output, as_json=as_json))
 
 

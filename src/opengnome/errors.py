@@ -33,6 +33,10 @@ class OracleSetupError(OpenGnomeError, RuntimeError):
     """The oracle itself cannot work (not installed, wrong import path): every calculation would fail."""
 
 
+class ElementsLackDataError(OracleSetupError):
+    """Some elements have no potential, data set, cutoff or training: crystals of the others can be computed."""
+
+
 class CheckpointError(OpenGnomeError, ValueError):
     """A model checkpoint is missing, damaged, or was written by an incompatible version."""
 

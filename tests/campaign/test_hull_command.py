@@ -328,6 +328,11 @@ def test_elements_that_the_other_file_lacks(tmp_path: Path) -> None:
 
 def test_hulls_of_files_for_predictions(tmp_path: Path) -> None:
     assert len(load_hull(csv(tmp_path, OXIDES))) == 7
+    told: list[str] = []
+    assert len(load_hull(csv(tmp_path, f"{OXIDES}no,Qq2O,-1.0\n", "bad.csv"), tell=told.append)) == 7
+    (message,) = told
+    assert "bad.csv: not part of the hull: no: " in message
+    assert "'Qq' is not an element symbol" in message
     two = csv(tmp_path, "formula,energy_per_atom,level\nLi,-1,PBE\nLi,-2,SCAN\n", "two.csv")
     with pytest.raises(SettingsError, match=r"levels \['PBE', 'SCAN'\], a hull has one"):
         load_hull(two)

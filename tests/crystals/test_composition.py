@@ -117,6 +117,10 @@ def test_from_formula(formula, counts):
         ("", "at least one atom"),
         ("Na0Cl", "count 0"),
         ("nacl", "'nacl'"),
+        ("Na3000000000Cl", "Na has count 3000000000; counts are positive integers up to 2147483647"),
+        (f"Na{10**20}Cl", "an amount of 21 digits; amounts are at most 2147483647"),
+        ("(Na2147483647)2147483647", "counts are positive integers up to 2147483647"),
+        ("Na" + "9" * 5000, "an amount of 5000 digits"),  # Python itself refuses to read such a number
     ],
 )
 def test_a_bad_formula_is_named(formula, part):
@@ -125,7 +129,7 @@ def test_a_bad_formula_is_named(formula, part):
     assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("counts", [{}, {0: 1}, {119: 1}, {8: -1}, {8: 1.5}])
+@pytest.mark.parametrize("counts", [{}, {0: 1}, {119: 1}, {8: -1}, {8: 1.5}, {8: 2**31}])
 def test_counts_that_are_no_composition(counts):
     with pytest.raises(InvalidCrystalError):
         Composition.from_counts(counts)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -103,3 +105,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     replace_file(path, lambda temporary: temporary.write_text("new") and None)
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_that_are_missing_are_made_and_flushed_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    flushed: list[Path] = []
+    monkeypatch.setattr("opengnome.crystals.replacement._flush", flushed.append)
+    path = tmp_path / "a" / "b" / "file.txt"
+    replace_file(path, lambda temporary: temporary.write_text("new"))
+    assert path.read_text() == "new"
+    assert [tmp_path, tmp_path / "a"] == flushed[:2], "the names of the new folders"
+    assert flushed[-1] == path.parent
+    flushed.clear()
+    replace_file(path, lambda temporary: temporary.write_text("newer"))
+    assert tmp_path not in flushed

@@ -1,6 +1,6 @@
 """The functions behind `predict` and `hull`: files in, a row per crystal out. That of `relax` is in `relaxing`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,28 +22,39 @@ INVALID, NO_PREDICTION = "invalid_crystal", "no_prediction"
 
 
 def predict_rows(
-    paths: Sequence[Path], *, model: Path | None = None, hull: Path | None = None, scan: bool = False
+    paths: Sequence[Path],
+    *,
+    model: Path | None = None,
+    hull: Path | None = None,
+    scan: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
     """Predicted formation energies of every crystal in `paths`, in the order of reading.
 
     `model` is the folder of an ensemble or of a campaign; the shipped ensemble when there is none. With a hull also
     energy above it and the probability of being stable. A crystal that cannot be read, or has
-    no graph, is a row with status and reason.
+    no graph, is a row with status and reason. `tell` is told of rows of the hull's file that are no entries.
     """
     read = read_all(paths)
     good = [(r.id, r.crystal) for r in read if r.crystal is not None]
     rows = {r.id: failure(r.id, INVALID, r.reason) for r in read if r.crystal is None}
     if good:
         ensemble = load_ensemble(model)
-        measured_against = None if hull is None else load_hull(hull)
+        measured_against = None if hull is None else load_hull(hull, tell=tell)
         rows |= _predicted(good, ensemble, measured_against, scan=scan)
     return [rows[r.id] for r in read]
 
 
-def predict_formula_rows(formulas: Sequence[str], *, model: Path | None = None, hull: Path | None = None) -> list[Row]:
+def predict_formula_rows(
+    formulas: Sequence[str],
+    *,
+    model: Path | None = None,
+    hull: Path | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[Row]:
     """Predicted formation energies of the lowest-energy crystals of compositions, a row per formula.
 
-    `model` is the folder of a compositional ensemble; the shipped one when there is none.
+    `model` is the folder of a compositional ensemble; the shipped one when there is none. `tell` as in `predict_rows`.
     """
     rows: list[Row] = []
     good: list[tuple[int, Composition]] = []
@@ -56,7 +67,7 @@ def predict_formula_rows(formulas: Sequence[str], *, model: Path | None = None, 
     ensemble = CompositionalEnsemble.load(shipped_ensemble("compositional") if model is None else model)
     prediction = ensemble.predict([composition for _, composition in good])
     low, high = prediction.interval(0.9)
-    measured_against = None if hull is None else load_hull(hull)
+    measured_against = None if hull is None else load_hull(hull, tell=tell)
     for i, (index, composition) in enumerate(good):
         rows[index] = {
             "id": formulas[index],

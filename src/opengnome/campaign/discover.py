@@ -21,7 +21,7 @@ from opengnome.campaign.progress import Progress
 from opengnome.campaign.settings import CampaignSettings
 from opengnome.campaign.state import CampaignState, fold, plan
 from opengnome.campaign.stopping import StopRequest, stopping
-from opengnome.crystals.replacement import replace_file
+from opengnome.crystals.replacement import make_folder, replace_file
 from opengnome.datasets import EMBEDDED
 from opengnome.errors import CampaignError
 from opengnome.oracles import make_oracle
@@ -146,7 +146,7 @@ def _refuse_unusable(layout: Layout, settings: CampaignSettings | None) -> None:
     if settings is None and not layout.settings.is_file():
         raise CampaignError(f"{layout.root} holds no campaign to resume; give settings to start one")
     try:
-        layout.root.mkdir(parents=True, exist_ok=True)
+        make_folder(layout.root)
         layout.progress.touch()
     except OSError as error:
         raise CampaignError(f"cannot write to {layout.root}: {error.strerror}; choose another directory") from error

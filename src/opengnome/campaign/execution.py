@@ -27,6 +27,7 @@ from typing import Any
 from opengnome.campaign.limits import OUT_OF_MEMORY, Limits, apply, forget_hang, hang_note, is_out_of_memory
 from opengnome.campaign.local_workers import LocalExecutor, WorkerDiedError
 from opengnome.campaign.stopping import StopRequest
+from opengnome.crystals.replacement import make_folder
 from opengnome.errors import WorkFailedError
 
 _POLL_SECONDS = 1.0
@@ -308,7 +309,7 @@ def _run(unit: Unit, limits: Limits = Limits()) -> float:  # noqa: B008 - immuta
     apply(limits)
     if unit.path.exists():
         return 0.0
-    unit.path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(unit.path.parent)
     with _mark(unit.path).open("ab") as mark:  # one byte per start; a driver counts those since it began
         mark.write(b".")
     unit.function(**unit.arguments)

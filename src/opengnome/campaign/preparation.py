@@ -15,8 +15,8 @@ from opengnome.campaign.strained import strained_crystals
 from opengnome.crystals import CrystalTable, concatenate
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.io import write_table
-from opengnome.errors import SettingsError
-from opengnome.oracles import ElementsLackDataError, Oracle, OracleIdentity, make_oracle
+from opengnome.errors import ElementsLackDataError, SettingsError
+from opengnome.oracles import Oracle, OracleIdentity, make_oracle
 
 _VERSIONED = ("opengnome", "torch", "numpy", "chgnet", "ase", "moyopy", "vesin", "pymatgen-core")
 

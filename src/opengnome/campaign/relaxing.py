@@ -18,10 +18,9 @@ from opengnome.campaign.stopping import StoppedError, StopRequest, stopping
 from opengnome.campaign.tables import Row, failure
 from opengnome.crystals import Crystal
 from opengnome.crystals.io import SUFFIXES, write_crystals
-from opengnome.errors import OpenGnomeError, OracleSetupError, SettingsError, WorkFailedError
+from opengnome.errors import ElementsLackDataError, OpenGnomeError, OracleSetupError, SettingsError, WorkFailedError
 from opengnome.oracles import (
     Calculation,
-    ElementsLackDataError,
     Oracle,
     OracleSettings,
     Status,

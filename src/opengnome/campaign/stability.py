@@ -1,7 +1,7 @@
 """Entries of a file judged against the hull of their own level of theory, or against that of other files."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,8 +108,11 @@ def judge(
     )
 
 
-def load_hull(path: Path) -> Hull:
-    """The hull of a campaign, or of any file of entries of one level of theory (see `read_entries`)."""
+def load_hull(path: Path, *, tell: Callable[[str], None] = lambda _: None) -> Hull:
+    """The hull of a campaign, or of any file of entries of one level of theory (see `read_entries`).
+
+    `tell` is told of each row of the file that is no entry.
+    """
     if _is_campaign(path):
         return CampaignResults(path).hull
     table = read_entries(path)
@@ -119,6 +122,8 @@ def load_hull(path: Path) -> Hull:
             f"rejected{_first_reason(table.rejected)}"
         )
     _check_schemes((table,))
+    for row in table.rejected:
+        tell(f"{path}: not part of the hull: {row.id}: {row.status}: {row.reason}")
     return Hull(table.hull_entries(table.levels[0]))
 
 

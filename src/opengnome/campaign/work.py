@@ -15,6 +15,7 @@ from opengnome.campaign.limits import forget_hang, hang_note, killed_when_hung
 from opengnome.campaign.settings import ScreeningSettings
 from opengnome.crystals import Composition, Crystal, CrystalTable, digest
 from opengnome.crystals.io import read_table, write_table
+from opengnome.crystals.replacement import make_folder
 from opengnome.errors import OpenGnomeError, OracleSetupError, WorkFailedError
 from opengnome.generation import GenerationResult, GenerationSettings, generate
 from opengnome.graphs import cached_store
@@ -247,7 +248,7 @@ def _one_thread() -> None:
 
 
 def _line_writer(path: Path) -> Callable[[str], None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     path.write_text("")
 
     def write(line: str) -> None:

@@ -22,6 +22,10 @@ _UNREDUCED = {
 _POLYANION_MAX_DIFFERENCE = 1.65
 
 
+MAX_COUNT = 2**31 - 1
+"""Atoms of one element that a composition may have: sums of many stay far from the end of int64."""
+
+
 @dataclass(frozen=True)
 class Composition:
     """Element counts of a crystal or a formula unit.
@@ -43,14 +47,16 @@ class Composition:
     def from_counts(cls, counts: Mapping[int, int]) -> "Composition":
         """Composition from a mapping atomic number -> count.
 
-        Raises `InvalidCrystalError` on an unknown element, a count that is not a positive integer, or
-        no atoms at all.
+        Raises `InvalidCrystalError` on an unknown element, a count that is not a positive integer up to
+        `MAX_COUNT`, or no atoms at all.
         """
         for z, count in counts.items():
             if not 1 <= z <= MAX_ATOMIC_NUMBER:
                 raise InvalidCrystalError(f"atomic number {z} is outside 1..{MAX_ATOMIC_NUMBER}")
-            if count != int(count) or count < 1:
-                raise InvalidCrystalError(f"{SYMBOLS[z]} has count {count}; counts are positive integers")
+            if count != int(count) or not 1 <= count <= MAX_COUNT:
+                raise InvalidCrystalError(
+                    f"{SYMBOLS[z]} has count {count}; counts are positive integers up to {MAX_COUNT}"
+                )
         if not counts:
             raise InvalidCrystalError("a composition needs at least one atom, got none")
         return cls(tuple(sorted((int(z), int(count)) for z, count in counts.items())))
@@ -166,7 +172,7 @@ def _parse_formula(formula: str) -> Counter[int]:
             )
         symbol, amount, opening, closing, group_amount = match.groups()
         if symbol:
-            stack[-1][atomic_number(symbol)] += int(amount or 1)
+            stack[-1][atomic_number(symbol)] += _amount(amount, formula)
         elif opening:
             stack.append(Counter())
         elif closing:
@@ -174,8 +180,18 @@ def _parse_formula(formula: str) -> Counter[int]:
                 raise InvalidCrystalError(f"the formula {formula!r} closes a parenthesis it never opened")
             group = stack.pop()
             for z, count in group.items():
-                stack[-1][z] += count * int(group_amount or 1)
+                stack[-1][z] += count * _amount(group_amount, formula)
         position = match.end()
     if len(stack) != 1:
         raise InvalidCrystalError(f"the formula {formula!r} has an open parenthesis")
     return stack[0]
+
+
+def _amount(digits: str, formula: str) -> int:
+    """An amount of a formula; one where none is written."""
+    if len(digits) > len(str(MAX_COUNT)):
+        raise InvalidCrystalError(
+            f"the formula {formula if len(formula) < 50 else formula[:50] + '...'!r} has an amount of {len(digits)} "
+            f"digits; amounts are at most {MAX_COUNT}"
+        )
+    return int(digits or 1)

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from opengnome.crystals import Composition
+from opengnome.crystals.composition import MAX_COUNT
 from opengnome.crystals.elements import MAX_ATOMIC_NUMBER
 from opengnome.errors import HullError
-
-MAX_COUNT = 2**31 - 1
-"""Atoms of one element that a composition may have: sums of many stay far from the end of int64."""
 
 
 @dataclass(frozen=True, eq=False)

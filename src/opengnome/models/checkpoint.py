@@ -9,6 +9,7 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ def copy_checkpoint(source: Path, target: Path) -> None:
     if source.resolve() == target.resolve():
         return
     try:
-        shutil.copyfile(card_path(source), card_path(target))
-        shutil.copyfile(source, target)
+        for original, copy in ((card_path(source), card_path(target)), (source, target)):
+            replace_file(copy, partial(shutil.copyfile, original))
     except OSError as error:
         raise CheckpointError(f"cannot copy the member {source}: {error.strerror}") from None
 

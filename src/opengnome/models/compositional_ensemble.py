@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from opengnome.crystals import Composition
+from opengnome.crystals.replacement import make_folder
 from opengnome.errors import CheckpointError
 from opengnome.models.calibration import MIN_FOR_FIT, Calibration, coverage, fit_calibration
 from opengnome.models.checkpoint import card_path, copy_checkpoint, load_checkpoint, write_json
@@ -94,7 +95,7 @@ def assemble_compositional(
     """
     if not paths:
         raise CheckpointError("an ensemble needs at least one member, got none")
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     (directory / MANIFEST).unlink(missing_ok=True)
     copies = [directory / f"member-{index:02d}.safetensors" for index in range(len(paths))]
     for source, target in zip(paths, copies, strict=True):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from opengnome.crystals import CrystalTable
+from opengnome.crystals.replacement import make_folder
 from opengnome.errors import CheckpointError, InvalidCrystalError
 from opengnome.graphs import OrbitGraph, batch_of, nearest_distances, orbit_graph
 from opengnome.models.calibration import MIN_FOR_FIT, Calibration, coverage, fit_calibration
@@ -128,7 +129,7 @@ def assemble_ensemble(
     """
     if not member_paths:
         raise CheckpointError("an ensemble needs at least one member, got none")
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     (directory / MANIFEST).unlink(missing_ok=True)  # half a new ensemble must not pass for the old one
     paths = [directory / f"member-{index:02d}.safetensors" for index in range(len(member_paths))]
     for source, target in zip(member_paths, paths, strict=True):

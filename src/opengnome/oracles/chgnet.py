@@ -20,8 +20,8 @@ import numpy as np
 from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.interop import from_ase, to_pymatgen
-from opengnome.errors import OracleSetupError
-from opengnome.oracles.oracle import Calculation, ElementsLackDataError, OracleIdentity
+from opengnome.errors import ElementsLackDataError, OracleSetupError
+from opengnome.oracles.oracle import Calculation, OracleIdentity
 from opengnome.oracles.relaxation import failed, relax_with_calculator
 from opengnome.oracles.settings import RelaxationSettings
 

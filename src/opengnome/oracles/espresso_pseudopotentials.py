@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from opengnome.crystals.elements import SYMBOLS
-from opengnome.errors import OracleSetupError
+from opengnome.errors import ElementsLackDataError, OracleSetupError
 from opengnome.oracles.espresso_settings import EspressoSettings
-from opengnome.oracles.oracle import ElementsLackDataError
 
 _ELEMENT_OF_NAME = re.compile(r"([A-Za-z]{1,2})(?=[._-])")
 _FUNCTIONAL = re.compile(r'functional\s*=\s*"([^"]*)"|^(.*?)\s+Exchange-Correlation functional', re.MULTILINE)

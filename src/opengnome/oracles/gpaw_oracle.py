@@ -20,7 +20,7 @@ import numpy as np
 
 from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.elements import SYMBOLS
-from opengnome.errors import InvalidCrystalError, OracleSetupError
+from opengnome.errors import ElementsLackDataError, InvalidCrystalError, OracleSetupError
 from opengnome.oracles.folder_lock import busy, locked
 from opengnome.oracles.gpaw_engine import Engine, GpawEngine, gpaw_version, recording_calculator
 from opengnome.oracles.gpaw_parameters import (
@@ -42,7 +42,7 @@ from opengnome.oracles.gpaw_progress import (
 )
 from opengnome.oracles.gpaw_settings import GpawSettings
 from opengnome.oracles.gpaw_symmetry import SpaceGroup, symmetrised
-from opengnome.oracles.oracle import Calculation, ElementsLackDataError, Frames, OracleIdentity, Status
+from opengnome.oracles.oracle import Calculation, Frames, OracleIdentity, Status
 from opengnome.oracles.relaxation import Stop, calculation_of, density_stop, failed, relax_with_calculator
 from opengnome.oracles.scratch import is_fault_of_disk, unwritable, writing_to
 from opengnome.oracles.settings import DFT_TIMEOUT_S, RelaxationSettings, dft_relaxation, engine_digest

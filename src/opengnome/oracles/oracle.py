@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 
 from opengnome.crystals.crystal import Crystal
-from opengnome.errors import OracleSetupError
 
 
 class Status(StrEnum):
@@ -32,10 +31,6 @@ class Status(StrEnum):
     """The wall-clock limit was reached; the last geometry and its energy are kept."""
     FAILED = "failed"
     """The engine raised an exception, or has no answer for this crystal."""
-
-
-class ElementsLackDataError(OracleSetupError):
-    """Some elements have no potential, data set, cutoff or training: crystals of the others can be computed."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,9 +21,8 @@ from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.interop import from_pymatgen, to_pymatgen
 from opengnome.crystals.symmetry import space_group_number
-from opengnome.errors import OracleSetupError
+from opengnome.errors import ElementsLackDataError, OracleSetupError
 from opengnome.oracles.hexagonal import is_of_hexagonal_family
-from opengnome.oracles.oracle import ElementsLackDataError
 from opengnome.oracles.vasp_settings import VaspSettings
 
 NEWER_POTENTIALS: frozenset[str] = frozenset({"Li", "Na", "Mg", "Ge", "Ga"})
