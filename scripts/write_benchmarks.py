@@ -262,6 +262,39 @@ def screening(results: list[dict[str, Any]]) -> str:
     return f"{text}\n\n{table(head, rows)}"
 
 
+def map_reduce(result: dict[str, Any]) -> str:
+    """Section of a result of `benchmarks/bench_map_reduce.py`."""
+    counts = result["counts"]
+    n = counts["generated"]
+    before, after = result["driver_mb_before_and_after_selection"]
+    screening = list(result["driver_mb_while_screening"].items())
+    rows = [
+        ["candidates of so many parents", f"{n:,} of {result['parents']:,}"],
+        ["screened", f"{result['screening_seconds'] / 60:,.0f} min, {result['candidates_per_hour']:,.0f} per hour"],
+        [
+            "within the window, compositions of these",
+            f"{counts['within_window']:,}, {counts['lowest_per_composition']:,}",
+        ],
+        [
+            "reduced and chosen",
+            f"{result['selection_seconds']:,.1f} s, {result['selection_us_per_candidate']:.1f} us per candidate",
+        ],
+        [
+            "memory of the driver while screening",
+            f"{screening[0][1]:,.0f} MB in the beginning, {screening[-1][1]:,.0f} MB at the end",
+        ],
+        ["memory of the driver before and after the choice", f"{before:,.0f} and {after:,.0f} MB"],
+        ["of this the digests of all candidates", f"{result['digests_mb']:.0f} MB"],
+        ["largest memory of a worker", f"{result['largest_worker_peak_mb']:,.0f} MB"],
+        ["shards on the disk", f"{result['shards_mb']:,.0f} MB"],
+    ]
+    text = (
+        f"The shipped networks at {result['volumes']} volume, {result['workers']} workers. With ten networks and "
+        'twenty volumes the same takes what "From parents to the distance from the hull" says.'
+    )
+    return f"{text}\n\n{table(['', ''], rows)}"
+
+
 def random_structures(result: dict[str, Any]) -> str:
     """Section of a result of `benchmarks/bench_random_structures.py`."""
     rows = [
@@ -425,6 +458,12 @@ SECTIONS: tuple[Section, ...] = (
         "screening.json",
         "python benchmarks/bench_screening.py --table DATA/mp_crystals.parquet --parents 400 [--bfloat16]",
         screening,
+    ),
+    (
+        "A million candidates in one run",
+        "map_reduce.json",
+        "python benchmarks/bench_map_reduce.py --table DATA/mp_crystals.parquet --parents 10000 --json map_reduce.json",
+        map_reduce,
     ),
     (
         "Duplicates beside pymatgen",
