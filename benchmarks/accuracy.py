@@ -15,9 +15,11 @@ errors of all members in it, so that members can be trained in different places.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,6 +30,7 @@ import pyarrow.parquet as pq
 from opengnome.campaign.train import TrainSettings
 from opengnome.crystals import CrystalTable
 from opengnome.crystals.io import read_table
+from opengnome.crystals.replacement import replace_file
 from opengnome.datasets import held_out_mask
 from opengnome.graphs import cached_store
 from opengnome.models import Calibration, Ensemble, assemble_ensemble, train_member
@@ -131,13 +134,20 @@ def collect(options: argparse.Namespace) -> None:
         if found["id"].to_pylist() != judged.ids or found[TARGET].to_pylist() != targets.tolist():
             raise SystemExit(f"{options.collect} is of other held-out crystals; choose another file")
         table = found
+    digests = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     for path in sorted((options.output / "members").glob("*.safetensors")):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digests.setdefault(path.stem, digest) != digest:
+            raise SystemExit(f"{options.collect} has another {path.stem}: give this one another --member (its seed)")
         if path.stem not in table.column_names:
             network, _ = load_checkpoint(path)
             predicted = alone(network).predict(judged, volume_scales=(1.0,)).formation_energy_per_atom
             table = table.append_column(path.stem, pa.array(predicted.astype(np.float32)))
-            pq.write_table(table, options.collect, compression="zstd")
+            named = table.replace_schema_metadata(digests)
+            replace_file(options.collect, partial(pq.write_table, named, compression="zstd"))
     names = [name for name in table.column_names if name.startswith("member-")]
+    if not names:
+        raise SystemExit(f"no member is finished in {options.output / 'members'}, and none is in {options.collect}")
     predictions = np.array([table[name].to_numpy() for name in names], dtype=float)
     medians = [np.median(predictions[: n + 1], axis=0) - targets for n in range(len(names))]
     result = {
@@ -147,8 +157,9 @@ def collect(options: argparse.Namespace) -> None:
         "members_mae": np.abs(predictions - targets).mean(axis=1).tolist(),
         "mae_of_median_by_number_of_members": [float(np.abs(errors).mean()) for errors in medians],
         "median_absolute_error": float(np.median(np.abs(medians[-1]))),
-        "by_structure_source": by_structure_source(judged, medians[-1]),
     }
+    if options.task != "gnome":
+        result["by_structure_source"] = by_structure_source(judged, medians[-1])
     print(json.dumps(result, indent=2))
 
 

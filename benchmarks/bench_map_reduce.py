@@ -6,8 +6,7 @@
 The stages of a campaign's round by its own functions, with the shipped networks: parents drawn from the table,
 candidates generated and judged in the workers (`screening.screen`: one file per shard), what may be chosen reduced in
 the driver (`pool.select_candidates`). With one volume instead of twenty (--volumes) and two networks instead of ten, so
-that a million candidates take minutes: what more of them cost is in bench_screening.py. An interrupted run goes on from
-the shards that are there.
+that a million candidates take minutes: what more of them cost is in bench_screening.py.
 """
 
 import argparse
@@ -130,9 +129,11 @@ def main() -> None:
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--workers", type=int, help="processes; one per core when not given")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="folder to go on in; a temporary one when not given")
+    parser.add_argument("--output", type=Path, help="new folder; a temporary one when not given")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.output and options.output.exists():
+        parser.error(f"{options.output} is there; shards of another run would spoil the rate")
     with tempfile.TemporaryDirectory() as scratch:
         text = json.dumps(run(options.output or Path(scratch) / "campaign", options), indent=2)
     print(text)

@@ -4,15 +4,15 @@
 
 From the records of finished stages in progress.jsonl: seconds that workers were at units, of the seconds that as many
 workers as there could be had. The rest is what workers waited: for the last unit of a stage, for the driver, to start.
-The last line counts everything from the first record to the last, also the time between stages when the driver opens a
-round, assembles an ensemble or chooses. Time when no driver ran is no part of it if the gap is longer than --gap.
+The last line counts all the time that records span, also that between stages when the driver opens a round, assembles
+an ensemble or chooses. Time when no driver ran is no part of it if it is longer than --gap; a stage that was killed has
+no record, so that what its workers did counts as waiting.
 """
 
 import argparse
 import json
 import re
 from collections import defaultdict
-from itertools import pairwise
 from pathlib import Path
 
 
@@ -29,14 +29,28 @@ def main() -> None:
             stages[re.sub(r"^round \d+, ", "", record["stage"])].append(record)
     if not stages:
         raise SystemExit(f"{options.campaign} has no records of stages: it was run by an earlier version")
-    workers = max(record["workers"] for records_of in stages.values() for record in records_of)
+    numbers = {record["workers"] for found in stages.values() for record in found}
+    if None in numbers:
+        raise SystemExit("how many workers there were is not known: of Dask, and of an executor of one's own")
+    workers = max(numbers)
     print(f"{'stage':30s} {'units':>7s} {'wall, s':>9s} {'idle':>7s}")
     for name, found in stages.items():
         tell(name, sum(r["units"] for r in found), sum(r["wall_s"] for r in found), busy(found), workers)
     everything = [record for found in stages.values() for record in found]
-    steps = [b["time"] - a["time"] for a, b in pairwise(records)]
-    wall = sum(step for step in steps if step <= options.gap)
+    wall = covered([(r["time"] - r.get("wall_s", 0.0), r["time"]) for r in records], options.gap)
     tell("all, and between stages", sum(r["units"] for r in everything), wall, busy(everything), workers)
+
+
+def covered(intervals: list[tuple[float, float]], gap: float) -> float:
+    """Seconds that intervals cover together, with what lies between them up to `gap`."""
+    total, end = 0.0, None
+    for start, stop in sorted(intervals):
+        if end is None or start - end > gap:
+            total += stop - start
+        else:
+            total += max(stop - end, 0.0)
+        end = stop if end is None else max(end, stop)
+    return total
 
 
 def busy(records: list[dict]) -> float:
@@ -44,7 +58,8 @@ def busy(records: list[dict]) -> float:
 
 
 def tell(name: str, units: int, wall_s: float, busy_s: float, workers: int) -> None:
-    print(f"{name:30s} {units:7d} {wall_s:9.1f} {100 * (1 - busy_s / (workers * wall_s)):6.1f}%")
+    idle = f"{100 * (1 - busy_s / (workers * wall_s)):6.1f}%" if wall_s else "-"
+    print(f"{name:30s} {units:7d} {wall_s:9.1f} {idle:>7s}")
 
 
 if __name__ == "__main__":

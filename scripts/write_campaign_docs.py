@@ -148,9 +148,10 @@ def trained_on(results: CampaignResults, structures: CrystalTable | None) -> str
     if structures is None or results.settings.ensemble.initial != SHIPPED:
         return ""
     trained = {formula for formula in structures.reduced_formulas if is_train(formula)}
+    choices = [c for current in results.state.rounds.values() if current.closed is not None for c in current.choices]
     lines = ["| hits against the initial hull | trained on | not trained on |", "|---|---:|---:|"]
     for arm in ARMS:
-        own = [choice for choice in results.choices.values() if arm in choice.arms]
+        own = [choice for choice in choices if arm in choice.arms]
         if not own:
             continue
         cells = []

@@ -80,12 +80,27 @@ def test_a_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
     assert error.exit_code == 2
 
 
-def test_a_campaign_that_was_refused_begins_with_better_settings(tables: Path, tmp_path: Path) -> None:
-    """The refused settings are in the directory, but nothing was computed by them."""
-    source = f"known.source={tables}/known.parquet"
-    assert "do not share a hull" in str(refusal(tmp_path / "campaign", [source]))
-    again = refusal(tmp_path / "campaign", [source, "known.energy_column=e_form"])
+def test_a_campaign_that_was_refused_takes_better_settings(tables: Path, tmp_path: Path) -> None:
+    """The refused settings are in the directory, but nothing was done by them."""
+    source, layout = f"known.source={tables}/known.parquet", Layout(tmp_path / "campaign")
+    assert "do not share a hull" in str(refusal(layout.root, [source]))
+    again = refusal(layout.root, [source, "known.energy_column=e_form"])
     assert "no column e_form" in str(again), "and not that the campaign has other settings"
+    assert "e_form" in layout.settings.read_text()
+    without = refusal(layout.root, ["known.level=nobody"])  # the settings of the embedded campaign, as for a new one
+    assert "known set 'embedded'" in str(without)
+
+
+@pytest.mark.parametrize("folder", ["calculations", "rounds"])
+def test_results_keep_the_settings_also_when_the_journal_is_lost(tables: Path, tmp_path: Path, folder: str) -> None:
+    source, layout = f"known.source={tables}/known.parquet", Layout(tmp_path / "campaign")
+    assert "do not share a hull" in str(refusal(layout.root, [source]))
+    (layout.root / folder).mkdir()
+    (layout.root / folder / "something").write_text("")
+    layout.journal.unlink()
+    text = layout.settings.read_text()
+    assert "other settings (seed)" in str(refusal(layout.root, [source, "seed=1"]))
+    assert layout.settings.read_text() == text
 
 
 def test_the_tables_are_what_they_are_said_to_be(tables: Path) -> None:

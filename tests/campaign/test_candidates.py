@@ -13,7 +13,7 @@ import pytest
 from opengnome.campaign import candidates
 from opengnome.campaign.candidates import composition_rows, generate_candidates, generate_random
 from opengnome.campaign.progress import Progress
-from opengnome.campaign.work import COUNT_PREFIX
+from opengnome.campaign.shards import COUNT_PREFIX
 from opengnome.crystals import CrystalTable, supercell
 from opengnome.crystals.io import read_crystals, write_table
 from opengnome.generation import CompositionSettings, GenerationSettings, RandomStructureSettings

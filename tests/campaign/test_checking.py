@@ -50,8 +50,8 @@ from opengnome.campaign.findings import Checked, Finding, Severity
 from opengnome.campaign.journal import FORMAT_VERSION, Journal
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.preparation import versions
+from opengnome.campaign.shards import COUNT_PREFIX
 from opengnome.campaign.state import plan
-from opengnome.campaign.work import COUNT_PREFIX
 from opengnome.cli import app
 from opengnome.crystals import CrystalTable
 from opengnome.crystals.io import write_table

@@ -1,5 +1,6 @@
 """Units on a real pool of processes: deaths, exceptions, finished work."""
 
+import json
 import os
 import signal
 import time
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from opengnome.campaign import Progress
+from opengnome.campaign.context import run_with_progress
 from opengnome.campaign.execution import Unit, local_executor, run_units
 from opengnome.errors import WorkFailedError
 
@@ -100,3 +103,18 @@ def test_the_time_at_a_unit_is_told_and_none_for_what_was_there(tmp_path: Path) 
     assert 0.2 <= ended.seconds < 60
     (again,) = run_units([unit], threads)
     assert again.seconds == 0.0
+
+
+def test_the_share_of_a_stage_that_workers_were_busy_is_recorded(tmp_path: Path) -> None:
+    slept = [tmp_path / "results" / str(i) for i in range(3)]
+    units = [Unit(path, sleep_and_write, {"path": path, "seconds": 0.2}) for path in slept]
+    progress = Progress(tmp_path / "progress.jsonl", quiet=True)
+    list(run_with_progress(units, threads, progress=progress, stage="sleeping", workers=2))
+    unit = Unit(tmp_path / "broken", break_down, {"path": tmp_path / "broken"})
+    with pytest.raises(WorkFailedError):
+        list(run_with_progress([unit], threads, progress=progress, stage="failing"))
+    lines = (tmp_path / "progress.jsonl").read_text().splitlines()
+    whole, failed = [record for line in lines if line and "stage" in (record := json.loads(line))]
+    assert (whole["stage"], whole["units"], whole["workers"]) == ("sleeping", 3, 2)
+    assert 0.6 <= whole["busy_s"] <= 2 * whole["wall_s"] + 0.1
+    assert (failed["stage"], failed["units"], failed["workers"]) == ("failing", 0, None)

@@ -12,17 +12,20 @@ import pytest
 from made_up import CURRENT_HULL, INITIAL_HULL, calculated, choice, known_set, layout_in, total
 
 from opengnome.campaign import CampaignSettings, Progress
-from opengnome.campaign.acquisition import probability_stable
 from opengnome.campaign.alignment import no_alignment
 from opengnome.campaign.context import Context
-from opengnome.campaign.events import Event, RoundOpened, Selected, ShardScreened
+from opengnome.campaign.events import Calculated, Event, RoundOpened, Selected, ShardScreened
+from opengnome.campaign.hull_file import read_hull
 from opengnome.campaign.journal import Journal
+from opengnome.campaign.judging import hull_formation_energies, judged
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.pool import select_candidates
+from opengnome.campaign.screening import screen
+from opengnome.campaign.shards import HULL_KEY
 from opengnome.campaign.state import CampaignState, fold
-from opengnome.crystals import CrystalTable
+from opengnome.crystals import Composition, CrystalTable
 from opengnome.crystals.io import read_table, write_table
-from opengnome.errors import CampaignError
+from opengnome.hull import Hull
 from report.synthetic_campaign import grid_crystal
 
 Candidate = tuple[str, str, float, float]
@@ -37,9 +40,7 @@ FORMULAS = {identifier: formula for shard in SHARDS for identifier, formula, _, 
 
 
 def shard_table(candidates: tuple[Candidate, ...]) -> CrystalTable:
-    """As `work.screen` leaves it."""
-    hull = [CURRENT_HULL[c[1]] for c in candidates]
-    distance = np.array([c[2] for c in candidates]) - np.array(hull)
+    """As `work.screen` leaves it, but for the distances to the hull: selections measure what is not measured."""
     table = CrystalTable.from_crystals([grid_crystal(c[1]) for c in candidates], [c[0] for c in candidates])
     columns = {
         "method": ["ionic_substitution" for _ in candidates],
@@ -50,9 +51,6 @@ def shard_table(candidates: tuple[Candidate, ...]) -> CrystalTable:
         "spread": np.full(len(candidates), 0.01),
         "std": np.array([c[3] for c in candidates], dtype=float),
         "volume_scale": np.array([1.02 if math.isfinite(c[2]) else math.nan for c in candidates], dtype=float),
-        "hull_energy_per_atom": np.array(hull, dtype=float),
-        "predicted_decomposition_energy": distance,
-        "probability_stable": probability_stable(distance, np.array([c[3] for c in candidates])),
     }
     arrow = table.arrow
     for name, values in columns.items():
@@ -88,7 +86,7 @@ def refuse() -> Executor:
     raise AssertionError("a selection needs no worker")
 
 
-def select(root: Path, state: CampaignState, progress: Progress | None = None, **rounds: Any) -> Selected:
+def context_of(root: Path, progress: Progress | None = None, **rounds: Any) -> Context:
     known = known_set()
     write_table(root / "known.parquet", known.table.with_column("energy_per_atom", known.energies_per_atom))
     settings = CampaignSettings.model_validate(
@@ -97,8 +95,11 @@ def select(root: Path, state: CampaignState, progress: Progress | None = None, *
             "rounds": {"budget": 1, "random_filtered": 1, "random_unfiltered": 9} | rounds,
         }
     )
-    context = Context(root, settings, make_executor=refuse, progress=progress or Progress(quiet=True))
-    return select_candidates(context, state, 2)
+    return Context(root, settings, make_executor=refuse, progress=progress or Progress(quiet=True))
+
+
+def select(root: Path, state: CampaignState, progress: Progress | None = None, **rounds: Any) -> Selected:
+    return select_candidates(context_of(root, progress, **rounds), state, 2)
 
 
 def test_counts_of_every_filter(tmp_path: Path) -> None:
@@ -196,13 +197,36 @@ def test_the_kept_file_has_what_may_be_chosen_and_where_it_is(tmp_path: Path) ->
         assert row["predicted_decomposition_energy"] == pytest.approx(distance)
 
 
-def test_shards_of_an_earlier_version_are_refused_with_the_remedy(tmp_path: Path) -> None:
-    layout = layout_in(tmp_path)
-    state = second_round(layout)
-    old = CrystalTable(shard_table(SHARDS[0]).arrow.drop_columns(["hull_energy_per_atom"]))
-    write_table(layout.shard(2, 0), old)
-    with pytest.raises(CampaignError, match=r"00000.parquet lacks .*hull_energy_per_atom.*check --mend"):
-        select(tmp_path, state)
+def measured(path: Path, table: CrystalTable, hull: Hull, digest: str) -> None:
+    """A shard as a worker leaves it."""
+    arrow = judged(table, hull).arrow.replace_schema_metadata({HULL_KEY: digest.encode()})
+    write_table(path, CrystalTable(arrow))
+
+
+def test_distances_that_workers_measured_are_taken(tmp_path: Path) -> None:
+    """Told by a hull that is nobody's: its elements alone, so that everything is deep below it."""
+    state = second_round(layout_in(tmp_path))
+    context = context_of(tmp_path)
+    hull = context.knowledge.hull(state, before_round=2)
+    elements = Hull([e for e in hull.entries if len(e.composition.counts) == 1])
+    for number, candidates in enumerate(SHARDS):
+        measured(context.layout.shard(2, number), shard_table(candidates), elements, hull.digest)
+    selected = select_candidates(context, state, 2)
+    assert selected.counts["within_window"] == 4
+    assert {c.candidate_id: c.hull_energy_per_atom for c in selected.choices} == pytest.approx(
+        dict.fromkeys([c.candidate_id for c in selected.choices], 0.0)
+    )
+
+
+def test_shards_that_were_measured_against_another_hull_are_measured_again(tmp_path: Path) -> None:
+    """As when a calculation of an earlier round was lost, and done again, after they were screened."""
+    fresh, other = layout_in(tmp_path / "fresh"), layout_in(tmp_path / "other")
+    expected = select(fresh.root, second_round(fresh))
+    state = second_round(other)
+    elements = Hull([e for e in known_set().entries if len(e.composition.counts) == 1])
+    for number, candidates in enumerate(SHARDS[:1]):
+        measured(other.shard(2, number), shard_table(candidates), elements, elements.digest)
+    assert repr(select(other.root, state)) == repr(expected)
 
 
 def test_the_order_in_which_shards_arrive_does_not_matter(tmp_path: Path) -> None:
@@ -239,3 +263,23 @@ def test_the_outcome_is_told(tmp_path: Path) -> None:
     state = second_round(layout_in(tmp_path))
     select(tmp_path, state, Progress(stream=stream))
     assert "5 candidates, 3 within 50 meV/atom, 2 compositions" in stream.getvalue()
+
+
+def test_calculations_that_failed_do_not_lower_the_hull(tmp_path: Path) -> None:
+    layout = layout_in(tmp_path)
+    state = second_round(layout)
+    found: Calculated = state.round(1).calculations["found"]
+    failed = found.model_copy(update={"status": "unconverged"})
+    rounds = {**state.rounds, 1: type(state.round(1))(calculations={"found": failed})}
+    selected = select(tmp_path, CampaignState(alignment=state.alignment, rounds=rounds))
+    for chosen in selected.choices:
+        assert chosen.hull_energy_per_atom == pytest.approx(chosen.initial_hull_energy_per_atom)
+
+
+def test_workers_are_given_the_hull_of_the_round(tmp_path: Path) -> None:
+    state = second_round(layout_in(tmp_path))
+    context = context_of(tmp_path)
+    assert len(list(screen(context, state, 2, [0, 1, 2]))) == 3, "their files are there"
+    written = read_hull(context.layout.hull(2))
+    formulas = [Composition.from_formula(formula) for formula in CURRENT_HULL]
+    assert hull_formation_energies(written, formulas) == pytest.approx(list(CURRENT_HULL.values()))

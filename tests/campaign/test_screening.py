@@ -7,6 +7,7 @@ import numpy as np
 from opengnome.campaign import work
 from opengnome.campaign.hull_file import write_hull
 from opengnome.campaign.settings import ScreeningSettings
+from opengnome.campaign.shards import read_judged
 from opengnome.crystals import Composition, Crystal, CrystalTable
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.io import read_table, write_table
@@ -28,7 +29,8 @@ def test_nothing_is_predicted_of_a_metal_too_sparse_for_the_networks(tmp_path: P
     write_table(tmp_path / "parents.parquet", parents)
     (tmp_path / "formulas.txt").write_text("")
     elements = [Entry(SYMBOLS[z], Composition(((z, 1),)), 0.0, level="made up") for z in range(1, 95)]
-    write_hull(tmp_path / "hull.parquet", Hull(elements))
+    hull = Hull(elements)
+    write_hull(tmp_path / "hull.parquet", hull)
     path = tmp_path / "shard.parquet"
     work.screen(
         path=path,
@@ -37,12 +39,14 @@ def test_nothing_is_predicted_of_a_metal_too_sparse_for_the_networks(tmp_path: P
         stop=2,
         formulas_path=tmp_path / "formulas.txt",
         hull_path=tmp_path / "hull.parquet",
+        hull_digest=hull.digest,
         generation=GenerationSettings(methods=("ionic_substitution",), max_substitutions_per_parent=5),
         screening=ScreeningSettings(n_volume_scales=3),
         ensemble_path=shipped_ensemble(),
         seed=0,
     )
     shard = read_table(path)
+    assert read_judged(path, hull, ["id", "std"]).column_names == ["id", "std"], "it is measured against this hull"
     # every element at zero: the distance to the hull is the formation energy
     energies = shard.arrow["formation_energy_per_atom"].to_numpy()
     np.testing.assert_allclose(shard.arrow["predicted_decomposition_energy"].to_numpy(), energies)

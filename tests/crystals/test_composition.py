@@ -120,6 +120,7 @@ def test_from_formula(formula, counts):
         ("Na3000000000Cl", "Na has count 3000000000; counts are positive integers up to 2147483647"),
         (f"Na{10**20}Cl", "an amount of 21 digits; amounts are at most 2147483647"),
         ("(Na2147483647)2147483647", "counts are positive integers up to 2147483647"),
+        ("(" * 500 + "Na" + ")2147483647" * 500, "counts are positive integers up to 2147483647"),
         ("Na" + "9" * 5000, "an amount of 5000 digits"),  # Python itself refuses to read such a number
     ],
 )

@@ -21,8 +21,8 @@ from ase.calculators.singlepoint import SinglePointDFTCalculator, SinglePointKPo
 
 from opengnome.campaign.work import calculation_key
 from opengnome.crystals import Crystal, with_volume
-from opengnome.errors import OracleSetupError, SettingsError
-from opengnome.oracles import ElementsLackDataError, OracleSettings, RelaxationSettings, Status, make_oracle
+from opengnome.errors import ElementsLackDataError, OracleSetupError, SettingsError
+from opengnome.oracles import OracleSettings, RelaxationSettings, Status, make_oracle
 from opengnome.oracles.espresso import EspressoOracle, band_gap, k_mesh, level_name
 from opengnome.oracles.espresso_pseudopotentials import PseudopotentialFolder, cutoffs_ry
 from opengnome.oracles.espresso_settings import EspressoSettings

@@ -37,7 +37,7 @@ class AssembleEnsemble:
 
 @dataclass(frozen=True)
 class ScreenShard:
-    """Generate the candidates of one shard of parents and predict their energies."""
+    """Generate the candidates of one shard of parents, predict their energies, measure them against the hull."""
 
     round: int
     shard: int

@@ -23,7 +23,7 @@ from opengnome.campaign.events import (
     ShardScreened,
 )
 from opengnome.campaign.layout import Layout
-from opengnome.campaign.work import KEPT, shard_counts
+from opengnome.campaign.shards import KEPT, shard_counts
 from opengnome.crystals.io import read_table
 from opengnome.errors import OpenGnomeError
 from opengnome.models import Ensemble

@@ -15,6 +15,7 @@ from opengnome.campaign.execution import Unit, local_executor
 from opengnome.campaign.learning import refuse_lost
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.reading import read_all
+from opengnome.campaign.shards import DUPLICATE, KEPT, PARENTS_PREFIX, shard_counts
 from opengnome.campaign.tables import OK, Row
 from opengnome.crystals import Composition, CrystalTable, concatenate
 from opengnome.crystals.elements import atomic_number
@@ -150,13 +151,13 @@ def _merge(shards: Sequence[Path], output: Path) -> dict[str, int]:
     """Write the shards one after another, crystals that an earlier one gave left out; the counts of all."""
     counts: Counter[str] = Counter()
     for shard in shards:
-        counts.update(work.shard_counts(shard))
+        counts.update(shard_counts(shard))
     kept = _without_repeats(shards, counts)
     if output.suffix == ".parquet":  # a shard at a time: memory does not grow with the number of candidates
         replace_file(output, lambda path: _write_parts(path, kept))
     else:
         write_crystals(output, concatenate(list(kept)))
-    return {name: n for name, n in counts.items() if not name.startswith(work.PARENTS_PREFIX)}
+    return {name: n for name, n in counts.items() if not name.startswith(PARENTS_PREFIX)}
 
 
 def _without_repeats(shards: Sequence[Path], counts: Counter[str]) -> Iterator[CrystalTable]:
@@ -167,8 +168,8 @@ def _without_repeats(shards: Sequence[Path], counts: Counter[str]) -> Iterator[C
         new = np.array([key not in seen for key in keys], dtype=bool)
         seen.update(keys)
         n_repeated = int((~new).sum())
-        counts[work.DUPLICATE] += n_repeated
-        counts[work.KEPT] -= n_repeated  # proposed stays the sum of kept and rejected
+        counts[DUPLICATE] += n_repeated
+        counts[KEPT] -= n_repeated  # proposed stays the sum of kept and rejected
         yield CrystalTable(table.filter(new).arrow.replace_schema_metadata(None))
 
 

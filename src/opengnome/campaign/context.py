@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from opengnome.campaign.execution import Ended, Rules, Unit, run_units
-from opengnome.campaign.executors import capacity, rules_of
+from opengnome.campaign.executors import rules_of
 from opengnome.campaign.knowledge import Knowledge
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.progress import Progress
@@ -29,12 +29,15 @@ class Context:
         make_executor: Callable[[], Executor],
         progress: Progress,
         stop: StopRequest | None = None,
+        workers: int | None = None,
     ) -> None:
+        """`workers` is how many units the executor runs at once, where that is known."""
         self.layout = Layout(root.absolute())  # workers may stand in another directory
         self.settings = settings
         self.make_executor = make_executor
         self.progress = progress
         self.stop = stop or StopRequest()
+        self.workers = workers
 
     @cached_property
     def knowledge(self) -> Knowledge:
@@ -59,7 +62,7 @@ class Context:
             rules=self._rules,
             stop=self.stop,
             note=note,
-            workers=capacity(self.settings.execution),
+            workers=self.workers,
         )
 
     @cached_property
@@ -80,7 +83,7 @@ def run_with_progress(
 ) -> Iterator[Ended]:
     """`run_units` with a count of those that ended, and the last line of a running unit's log or `note`.
 
-    When all have ended it is recorded how long `workers` (where their number is known) were busy.
+    At the end, also an early one, it is recorded how long `workers` (where their number is known) were busy.
     """
     done, busy_s, began = 0, 0.0, time.monotonic()
 
@@ -88,12 +91,14 @@ def run_with_progress(
         lines = [last_line(unit.log) for unit in running if unit.log is not None]
         progress.step(stage, done, len(units), next((line for line in lines if line), note()))
 
-    for ended in run_units(units, make_executor, rules=rules, stop=stop, on_wait=tick):
-        done += 1
-        busy_s += ended.seconds
-        yield ended
-        progress.step(stage, done, len(units), note())
-    progress.record_stage(stage, len(units), busy_s=busy_s, wall_s=time.monotonic() - began, workers=workers)
+    try:
+        for ended in run_units(units, make_executor, rules=rules, stop=stop, on_wait=tick):
+            done += 1
+            busy_s += ended.seconds
+            yield ended
+            progress.step(stage, done, len(units), note())
+    finally:
+        progress.record_stage(stage, done, busy_s=busy_s, wall_s=time.monotonic() - began, workers=workers)
 
 
 def last_line(path: Path) -> str:

@@ -11,7 +11,7 @@ from opengnome import settings as settings_io
 from opengnome.campaign.actions import Action
 from opengnome.campaign.context import Context
 from opengnome.campaign.events import Event
-from opengnome.campaign.executors import Crew
+from opengnome.campaign.executors import Crew, capacity
 from opengnome.campaign.journal import Journal
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.loop import run
@@ -45,11 +45,18 @@ def discover(
     layout = Layout(root)
     _refuse_unusable(layout, settings)
     with Journal(layout.journal) as journal:  # first: it refuses a second process before anything is changed
-        settings = _fix_settings(layout, settings, begun=fold(journal).started is not None)
+        settings = _fix_settings(layout, settings, begun=_has_begun(layout, journal))
         progress = progress or Progress(layout.progress)
         stop = StopRequest(grace_s=settings.execution.stop_grace_s, tell=progress.message)
         with stopping(stop), Crew(settings.execution, root.absolute() / "execution") as crew:
-            context = Context(root, settings, make_executor=make_executor or crew, progress=progress, stop=stop)
+            context = Context(
+                root,
+                settings,
+                make_executor=make_executor or crew,
+                progress=progress,
+                stop=stop,
+                workers=None if make_executor else capacity(settings.execution),
+            )
             _refuse_changes(journal, context)
             return run(journal, settings, partial(_perform, context))
 
@@ -74,7 +81,7 @@ def load_settings(
     Raises `CampaignError` when asked to resume where no campaign is, `SettingsError` on wrong settings.
     """
     overrides = list(overrides)
-    begun = Layout(root).settings.is_file()
+    begun = Layout(root).settings.is_file() and _has_begun(Layout(root), _events(Layout(root)))
     if resume and not begun:
         raise CampaignError(f"{root} holds no campaign to resume; leave out --resume to start one")
     with resources.as_file(resources.files("opengnome.campaign") / "embedded.toml") as embedded:
@@ -120,6 +127,21 @@ def read_state(root: Path) -> CampaignState:
     """State of a campaign, folded from its journal; works while the campaign runs."""
     with Journal(Layout(root).journal, read_only=True) as journal:
         return fold(journal)
+
+
+def _has_begun(layout: Layout, events: Iterable[Event]) -> bool:
+    """Whether anything was done: a campaign that was refused at its start may be given other settings.
+
+    Files count, too, for the journal may be lost: the results of other settings must not be taken for its own.
+    """
+    results = (layout.calculation("").parent, layout.round(0).parent)
+    return any(True for _ in events) or any(folder.is_dir() and any(folder.iterdir()) for folder in results)
+
+
+def _events(layout: Layout) -> Iterator[Event]:
+    if layout.journal.is_file():
+        with Journal(layout.journal, read_only=True) as journal:
+            yield from journal
 
 
 def _fix_settings(layout: Layout, settings: CampaignSettings | None, *, begun: bool) -> CampaignSettings:

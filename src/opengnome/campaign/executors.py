@@ -30,7 +30,7 @@ def rules_of(settings: ExecutionSettings) -> Rules:
     return Rules(
         attempts=settings.attempts,
         interruptions=settings.interruptions,
-        window=max(_LEAST_WINDOW, _SUBMITTED_PER_WORKER * capacity(settings)),
+        window=max(_LEAST_WINDOW, _SUBMITTED_PER_WORKER * (capacity(settings) or local_workers(settings))),
         limits=Limits(
             memory_gb=settings.memory_gb,
             hang_factor=settings.hang_factor,
@@ -40,11 +40,11 @@ def rules_of(settings: ExecutionSettings) -> Rules:
     )
 
 
-def capacity(settings: ExecutionSettings) -> int:
-    """Units that run at once when all workers are there."""
+def capacity(settings: ExecutionSettings) -> int | None:
+    """Units that run at once when all workers are there; of a Dask cluster it is not known."""
     if settings.engine == "parsl":
         return (settings.parsl or ParslSettings()).capacity(settings.cores_per_calculation)
-    return local_workers(settings)  # of Dask it is not known; it may be raised with workers
+    return local_workers(settings) if settings.engine == "local" else None
 
 
 def local_workers(settings: ExecutionSettings) -> int:

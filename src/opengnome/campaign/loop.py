@@ -20,8 +20,8 @@ def run(journal: Journal, settings: CampaignSettings, perform: Perform) -> Campa
         OpenRound         parents (known and discovered), known formulas, training rows
         TrainMember x n   the networks of the ensemble
         AssembleEnsemble  their calibration on held-out compositions
-        ScreenShard x n   candidates from the parents, energies predicted with a volume scan
-        Select            distance to the current hull, window, lowest per composition, budget, control arms
+        ScreenShard x n   candidates from the parents, energies predicted with a volume scan, distances to the hull
+        Select            window, lowest per composition, budget, control arms
         Calculate x n     the oracle relaxes the chosen ones
         ProposeCompositions    the second pipeline, where asked for: new formulas near the hull by composition alone
         SearchComposition x n  the oracle relaxes random crystals of each; the lowest one is its candidate

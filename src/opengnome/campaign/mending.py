@@ -11,6 +11,7 @@ from pathlib import Path
 from opengnome.campaign.findings import Finding
 from opengnome.campaign.journal import Journal, readable_start, write_journal
 from opengnome.campaign.layout import Layout
+from opengnome.crystals.replacement import make_folder
 
 DAMAGED = "damaged"
 """Folder of a campaign for files that were set aside."""
@@ -55,7 +56,7 @@ def mend(layout: Layout, findings: Sequence[Finding]) -> list[Finding]:
 def _place_for(layout: Layout, path: Path) -> Path:
     """A free name under `DAMAGED`; its folder is made."""
     place = layout.root / DAMAGED / path.relative_to(layout.root)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     number = 1
     while place.exists():
         place, number = place.with_name(f"{path.name}.{number}"), number + 1

@@ -1,5 +1,6 @@
 """From screened shards to chosen candidates: the impure shell around `selection`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,11 @@ from opengnome.campaign.selection import (
     unfiltered_seed,
     within_window,
 )
+from opengnome.campaign.shards import DUPLICATE, KEPT, read_judged
 from opengnome.campaign.state import CampaignState
-from opengnome.campaign.work import DUPLICATE, KEPT
 from opengnome.crystals import Composition, CrystalTable, concatenate
-from opengnome.crystals.io import read_table, write_table
+from opengnome.crystals.io import write_table
 from opengnome.crystals.replacement import replace_file
-from opengnome.errors import CampaignError
 from opengnome.hull import CompositionArrays, Hull
 
 
@@ -35,15 +35,21 @@ def select_candidates(context: Context, state: CampaignState, number: int) -> Se
     """Reduce the shards of a round to what may be chosen, and choose for every arm."""
     layout, knowledge, settings = context.layout, context.knowledge, context.settings
     seed = seed_for(settings.seed, "selection", number)
-    reduction = _reduced(context, state, number, seed=seed)
+    hull = knowledge.hull(state, before_round=number)
+    shards = {shard: layout.root / event.path for shard, event in sorted(state.round(number).shards.items())}
+    reduction = Reduction(
+        window=settings.screening.window, n_random=settings.rounds.random_unfiltered, seed=unfiltered_seed(seed)
+    )
+    for shard, path in shards.items():  # one is in memory at a time, and of it only the columns that are needed
+        reduction.add(shard, read_judged(path, hull, COLUMNS).arrow)
     table = reduction.table()
     pool = pool_of(table)
     kept = lowest_per_composition(pool, within_window(pool, window=settings.screening.window))
     if settings.rounds.competitors == "candidates":
-        pool = _competing_with_each_other(pool, table, kept, knowledge.hull(state, before_round=number))
+        pool = _competing_with_each_other(pool, table, kept, hull)
     arms = choose(pool, kept, settings.rounds, seed=seed)
     positions = sorted({i for chosen in arms.values() for i in chosen}, key=lambda i: pool.ids[i])
-    crystals = _crystals(context, state, number, table.take(pa.array(positions, pa.int64())))
+    crystals = _crystals(table.take(pa.array(positions, pa.int64())), shards, hull)
 
     counts = _counts(state, number, reduction) | {
         "lowest_per_composition": len(kept),
@@ -59,29 +65,6 @@ def select_candidates(context: Context, state: CampaignState, number: int) -> Se
     )
     choices = _choices(crystals, [_arms_of(i, arms) for i in positions], knowledge.initial_hull)
     return Selected(round=number, counts=counts, choices=choices, path=layout.relative(layout.kept(number)))
-
-
-def _reduced(context: Context, state: CampaignState, number: int, *, seed: int) -> Reduction:
-    """What the shards of a round leave; one is in memory at a time, and of it only the columns that are needed."""
-    shards = state.round(number).shards
-    reduction = Reduction(
-        window=context.settings.screening.window,
-        n_random=context.settings.rounds.random_unfiltered,
-        seed=unfiltered_seed(seed),
-    )
-    for shard in sorted(shards):
-        reduction.add(shard, _columns(context.layout.root / shards[shard].path))
-    return reduction
-
-
-def _columns(path: Path) -> pa.Table:
-    missing = [name for name in COLUMNS if name not in pq.read_schema(path).names]
-    if missing:
-        raise CampaignError(
-            f"{path} lacks the columns {missing}: an earlier version of opengnome screened it. Delete it, and "
-            "`opengnome check --mend` has it screened again"
-        )
-    return pq.read_table(path, columns=list(COLUMNS)).combine_chunks()
 
 
 def _counts(state: CampaignState, number: int, reduction: Reduction) -> dict[str, int]:
@@ -109,14 +92,13 @@ def _competing_with_each_other(pool: Pool, table: pa.Table, kept: np.ndarray, hu
     return replace(pool, among_candidates=among)
 
 
-def _crystals(context: Context, state: CampaignState, number: int, rows: pa.Table) -> CrystalTable:
+def _crystals(rows: pa.Table, paths: Mapping[int, Path], hull: Hull) -> CrystalTable:
     """The candidates of `rows` with all that their shards have of them, in that order."""
     shards, row_of = rows["shard"].to_numpy(), rows["row"].to_numpy()
-    screened = state.round(number).shards
     if not len(shards):
-        return read_table(context.layout.root / screened[min(screened)].path).slice(0, 0)
+        return read_judged(paths[min(paths)], hull).slice(0, 0)
     places = {int(shard): np.flatnonzero(shards == shard) for shard in np.unique(shards)}
-    parts = [read_table(context.layout.root / screened[shard].path).take(row_of[own]) for shard, own in places.items()]
+    parts = [read_judged(paths[shard], hull).take(row_of[own]) for shard, own in places.items()]
     return concatenate(parts).take(np.argsort(np.concatenate(list(places.values()))))
 
 
@@ -126,7 +108,7 @@ def _write_kept(path: Path, table: pa.Table, pool: Pool, kept: np.ndarray) -> No
     if pool.among_candidates is not None:
         columns = columns.append_column("distance_among_candidates", pa.array(pool.among_candidates))
     order = [("predicted_decomposition_energy", "ascending"), ("id", "ascending")]
-    rows = columns.take(pa.array(kept, pa.int64())).sort_by(order)
+    rows = columns.take(pa.array(kept, pa.int64())).sort_by(order).replace_schema_metadata(None)
     replace_file(path, lambda temporary: pq.write_table(rows, temporary, compression="zstd"))
 
 

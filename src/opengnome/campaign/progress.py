@@ -40,7 +40,7 @@ class Progress:
             self.message(text)
 
     def record_stage(self, stage: str, n_units: int, *, busy_s: float, wall_s: float, workers: int | None) -> None:
-        """In the JSON lines alone: how long the workers of a finished stage were at its units, of how long it took."""
+        """In the JSON lines alone: how long workers were at the units of a stage that ended, and how long it took."""
         self._record(
             f"{stage}: {n_units} units ended",
             stage=stage,

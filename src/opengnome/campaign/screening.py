@@ -9,12 +9,14 @@ from opengnome.campaign.execution import Unit
 from opengnome.campaign.hull_file import write_hull
 from opengnome.campaign.learning import refuse_lost
 from opengnome.campaign.seeds import seed_for
+from opengnome.campaign.shards import shard_counts
 from opengnome.campaign.state import CampaignState
 
 
 def screen(context: Context, state: CampaignState, number: int, shards: Sequence[int]) -> Iterator[ShardScreened]:
     """Generate and judge the candidates of the named shards."""
-    write_hull(context.layout.hull(number), context.knowledge.hull(state, before_round=number))
+    hull = context.knowledge.hull(state, before_round=number)
+    write_hull(context.layout.hull(number), hull)
     opened = state.round(number).opened
     n_parents = 0 if opened is None else opened.n_parents
     size = context.settings.parents.parents_per_shard
@@ -30,6 +32,7 @@ def screen(context: Context, state: CampaignState, number: int, shards: Sequence
                 "stop": min((shard + 1) * size, n_parents),
                 "formulas_path": context.layout.formulas(number),
                 "hull_path": context.layout.hull(number),
+                "hull_digest": hull.digest,
                 "generation": context.generation,
                 "screening": context.settings.screening,
                 "ensemble_path": context.layout.ensemble(number),
@@ -44,5 +47,5 @@ def screen(context: Context, state: CampaignState, number: int, shards: Sequence
             round=number,
             shard=numbers[ended.unit.path],
             path=context.layout.relative(ended.unit.path),
-            counts=work.shard_counts(ended.unit.path),
+            counts=shard_counts(ended.unit.path),
         )

@@ -21,7 +21,7 @@ ARMS = (*CRYSTAL_ARMS, COMPOSITIONAL, RANDOM_COMPOSITIONS)
 
 @dataclass(frozen=True)
 class Pool:
-    """All generated candidates of a round with what is predicted of them; arrays of shape (n_candidates,)."""
+    """Candidates of a round, all or those that can be chosen, as predicted; arrays of shape (n_candidates,)."""
 
     ids: Sequence[str]
     reduced_formulas: Sequence[str]

@@ -13,8 +13,9 @@ from opengnome.campaign.hull_file import read_hull
 from opengnome.campaign.judging import judged
 from opengnome.campaign.limits import forget_hang, hang_note, killed_when_hung
 from opengnome.campaign.settings import ScreeningSettings
-from opengnome.crystals import Composition, Crystal, CrystalTable, digest
-from opengnome.crystals.io import read_table, write_table
+from opengnome.campaign.shards import write_shard
+from opengnome.crystals import Composition, Crystal, digest
+from opengnome.crystals.io import read_table
 from opengnome.crystals.replacement import make_folder
 from opengnome.errors import OpenGnomeError, OracleSetupError, WorkFailedError
 from opengnome.generation import GenerationResult, GenerationSettings, generate
@@ -32,13 +33,6 @@ from opengnome.models.processes import Processes
 from opengnome.oracles import Oracle, OracleSettings, make_oracle, write_calculation
 from opengnome.oracles.relaxation import failed
 from opengnome.oracles.settings import LEVELS_OF_FILES
-
-PARENTS_PREFIX = "parents: "
-"""Prefix of the counts that are about parents, not candidates."""
-DUPLICATE, KEPT = "duplicate", "kept"
-"""The generator's own names for crystals that were made before, and for those it gave."""
-COUNT_PREFIX = "opengnome:count:"
-"""Key prefix of the generation counts in the metadata of a shard file."""
 
 
 def calculate(*, path: Path, crystal: Crystal, settings: OracleSettings) -> None:
@@ -150,6 +144,7 @@ def screen(
     stop: int,
     formulas_path: Path,
     hull_path: Path,
+    hull_digest: str,
     generation: GenerationSettings,
     screening: ScreeningSettings,
     ensemble_path: Path,
@@ -171,7 +166,7 @@ def screen(
         values = np.asarray(getattr(prediction, name), dtype=float)
         # the energy of an atom without neighbours is worthless, and the lowest of a pool are such
         table = table.with_column(name, np.where(prediction.isolated, np.nan, values))
-    _write_shard(path, judged(table, _hull(hull_path)), result)
+    write_shard(path, judged(table, _hull(hull_path, hull_digest)), result, hull_digest=hull_digest)
 
 
 def generate_shard(
@@ -186,14 +181,7 @@ def generate_shard(
 ) -> None:
     """Candidates of parents start..stop without predictions; the file is a crystal table of all of them."""
     result = _generated(parents_path, start, stop, formulas_path, generation, seed)
-    _write_shard(path, result.table, result)
-
-
-def shard_counts(path: Path) -> dict[str, int]:
-    """The counts of candidates and parents that are stored with a shard."""
-    stored = pq.read_schema(path).metadata or {}
-    prefix = COUNT_PREFIX.encode()
-    return {k.removeprefix(prefix).decode(): int(v) for k, v in stored.items() if k.startswith(prefix)}
+    write_shard(path, result.table, result)
 
 
 def _generated(
@@ -201,12 +189,6 @@ def _generated(
 ) -> GenerationResult:
     parents = read_table(parents_path).slice(start, stop)
     return generate(parents, generation, known_formulas=_known_formulas(formulas_path), seed=seed)
-
-
-def _write_shard(path: Path, table: CrystalTable, result: GenerationResult) -> None:
-    named = result.counts | {f"{PARENTS_PREFIX}{name}": n for name, n in result.parent_counts.items()}
-    counts = {f"{COUNT_PREFIX}{name}": str(n) for name, n in named.items()}
-    write_table(path, CrystalTable(table.arrow.replace_schema_metadata(counts)))
 
 
 def volume_scales(settings: ScreeningSettings) -> tuple[float, ...]:
@@ -231,7 +213,8 @@ def _known_formulas(path: Path) -> frozenset[str]:
 
 
 @lru_cache(maxsize=1)
-def _hull(path: Path) -> Hull:
+def _hull(path: Path, _digest: str) -> Hull:
+    """The hull of a round; one that was written again has another digest."""
     return read_hull(path)
 
 

@@ -180,7 +180,7 @@ def _parse_formula(formula: str) -> Counter[int]:
                 raise InvalidCrystalError(f"the formula {formula!r} closes a parenthesis it never opened")
             group = stack.pop()
             for z, count in group.items():
-                stack[-1][z] += count * _amount(group_amount, formula)
+                stack[-1][z] += min(count * _amount(group_amount, formula), MAX_COUNT + 1)  # refused as it is
         position = match.end()
     if len(stack) != 1:
         raise InvalidCrystalError(f"the formula {formula!r} has an open parenthesis")

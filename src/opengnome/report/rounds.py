@@ -16,8 +16,8 @@ from opengnome.campaign.selection import (
     RANDOM_FILTERED,
     RANDOM_UNFILTERED,
 )
+from opengnome.campaign.shards import PARENTS_PREFIX
 from opengnome.campaign.state import CampaignState, RoundState
-from opengnome.campaign.work import PARENTS_PREFIX
 from opengnome.report.numbers import MISSING, Rate, count, fixed, listed, mev, percent
 
 ARM_NAMES = {
