@@ -7,11 +7,15 @@ import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from opengnome.campaign import Progress
 from opengnome.campaign.context import run_with_progress
 from opengnome.campaign.execution import Unit, local_executor, run_units
+from opengnome.campaign.execution_settings import ExecutionSettings
+from opengnome.campaign.executors import Crew, rules_of
+from opengnome.campaign.local_workers import ONE_THREAD
 from opengnome.errors import WorkFailedError
 
 
@@ -118,3 +122,29 @@ def test_the_share_of_a_stage_that_workers_were_busy_is_recorded(tmp_path: Path)
     assert (whole["stage"], whole["units"], whole["workers"]) == ("sleeping", 3, 2)
     assert 0.6 <= whole["busy_s"] <= 2 * whole["wall_s"] + 0.1
     assert (failed["stage"], failed["units"], failed["workers"]) == ("failing", 0, None)
+
+
+def multiply(path: Path) -> None:
+    """Large products, and how long each thread of the process was at them, in clock ticks."""
+    matrix = np.ones((800, 800))
+    for _ in range(30):
+        matrix = matrix @ matrix / 800
+    tasks = [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
+    others = [int((task / "stat").read_text().rpartition(")")[2].split()[11]) for task in tasks]
+    path.write_text(str(sum(others)))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="with one core nobody takes a second thread")
+@pytest.mark.parametrize("engine", ["local", "parsl"])
+def test_a_worker_has_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    """Also for the libraries that it loads before it does anything; two each made campaigns eight times as slow."""
+    for name in ONE_THREAD:
+        monkeypatch.delenv(name, raising=False)
+    path = tmp_path / "results" / "ticks"
+    settings = ExecutionSettings(workers=1) if engine == "local" else ExecutionSettings(engine="parsl")
+    if engine == "parsl":
+        pytest.importorskip("parsl", reason='needs Parsl: pip install "opengnome[hpc]"')
+        monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # where its workers find us
+    with Crew(settings, tmp_path / "execution") as crew:
+        list(run_units([Unit(path, multiply, {"path": path})], crew, rules=rules_of(settings)))
+    assert int(path.read_text()) <= 5, "other threads than the first have worked"

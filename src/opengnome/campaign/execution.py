@@ -37,7 +37,6 @@ _UNBORN_DEATHS = 10
 """Single workers in a row that died before their unit began, before the set-up is blamed."""
 _VISIBLE_SECONDS = 60.0
 """How long a file written on another machine may take to be seen here: network file systems keep what they know."""
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class BlockLostError(Exception):
@@ -342,8 +341,6 @@ def _starts(path: Path) -> int:
 
 
 def _start_worker() -> None:
-    # read by OpenMP when torch is imported, which happens later, inside the first unit
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     for number in (signal.SIGINT, signal.SIGUSR1):  # sent to all processes of a terminal or a job: the driver decides
         signal.signal(number, signal.SIG_IGN)
     parent = parent_process()

@@ -16,7 +16,7 @@ from typing import Any
 from opengnome.campaign import interchange
 from opengnome.campaign.execution import BlockLostError, BlocksFailError
 from opengnome.campaign.execution_settings import ExecutionSettings, ParslSettings
-from opengnome.campaign.local_workers import WorkerDiedError
+from opengnome.campaign.local_workers import ONE_THREAD, WorkerDiedError
 from opengnome.campaign.translating import TranslatingExecutor
 from opengnome.errors import SettingsError, WorkFailedError
 
@@ -137,11 +137,14 @@ def _parsl_executor(settings: ParslSettings, cores_per_calculation: int) -> Any:
         address = "127.0.0.1"
 
     python = shlex.quote(settings.python or sys.executable)
+    one_thread = " ".join(f"{name}={value}" for name, value in ONE_THREAD.items())
     several_nodes = settings.nodes_per_calculation > 1
     common: dict[str, Any] = {
         "provider": _provider(settings, cores_per_calculation),
         # by module: the scripts need not be on the PATH of a job
-        "launch_cmd": DEFAULT_LAUNCH_CMD.replace(_POOL, f"{python} -m parsl.executors.high_throughput.{_POOL[:-3]}"),
+        "launch_cmd": DEFAULT_LAUNCH_CMD.replace(
+            _POOL, f"env {one_thread} {python} -m parsl.executors.high_throughput.{_POOL[:-3]}"
+        ),
         "address": address,
         "worker_port_range": settings.port_range,
         "encrypted": settings.encrypted,
