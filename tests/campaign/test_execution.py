@@ -137,7 +137,7 @@ def multiply(path: Path) -> None:
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="with one core nobody takes a second thread")
 @pytest.mark.parametrize("engine", ["local", "parsl"])
 def test_a_worker_has_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
-    """Also for the libraries that it loads before it does anything; two each made campaigns eight times as slow."""
+    """Also for the libraries that it loads before it does anything; two each made relaxations seven times as slow."""
     for name in ONE_THREAD:
         monkeypatch.delenv(name, raising=False)
     path = tmp_path / "results" / "ticks"

@@ -21,8 +21,8 @@ from opengnome.campaign.limits import how_it_died
 _CONTEXT = get_context("spawn")  # a forked process would inherit torch's threads and their locks
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """What gives a worker one thread. The libraries read it when they are loaded, and a worker loads them before it can do
-anything. With a second thread each, that waits in a busy loop between small matrices, workers on all cores took eight
-times as long for a relaxation by CHGNet."""
+anything. With a second thread each, that waits in a busy loop between small matrices, workers on all cores took 6.8
+times as long to relax crystals by CHGNet (`benchmarks/bench_worker_threads.py`)."""
 _LEAVE_S = 5.0
 """Seconds that an idle worker gets to leave."""
 
