@@ -460,7 +460,7 @@ SECTIONS: tuple[Section, ...] = (
         screening,
     ),
     (
-        "A million candidates in one run",
+        "Candidates in one run",
         "map_reduce.json",
         "python benchmarks/bench_map_reduce.py --table DATA/mp_crystals.parquet --parents 9500 --json map_reduce.json",
         map_reduce,
