@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,14 +93,17 @@ class Driving:
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """SIGKILL to a driver and all that it has started."""
-    os.killpg(process.pid, signal.SIGKILL)
+    """SIGKILL to a driver and all that it has started; nothing where all of it has ended."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
 def children(pid: int, containing: str) -> list[int]:
     """Processes that `pid` has started, with `containing` in their command line."""
-    listed = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid=,args="], capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["ps", "-ww", "--ppid", str(pid), "-o", "pid=,args="], capture_output=True, text=True, check=False
+    )
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if containing in line]
 
 

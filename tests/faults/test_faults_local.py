@@ -22,7 +22,7 @@ def rng() -> random.Random:
 
 
 def test_driver_and_workers_killed_at_random_moments(tmp_path: Path, rng: random.Random) -> None:
-    driving = Driving(tmp_path, {"workers": WORKERS}, {"work": 40 * KILLS // 10, "go_on": 4}, seconds=0.1)
+    driving = Driving(tmp_path, {"workers": WORKERS}, {"work": 12 * KILLS, "go_on": 4}, seconds=0.1)
     finished: dict[Path, int] = {}
     n_killed_at_work = 0
     for _ in range(KILLS):

@@ -32,7 +32,7 @@ def parsl(workers: int, **settings: Any) -> dict[str, Any]:
 
 def processes(root: Path) -> list[int]:
     """Everything of Parsl that works for the driver of a folder."""
-    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if POOL in line and str(root) in line]
 
 
