@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opengnome.campaign.reduction import Reduction, SeenIds, pool_of
@@ -42,6 +42,7 @@ def chosen(table: pa.Table) -> dict[str, list[str]]:
     return {arm: [pool.ids[i] for i in rows] for arm, rows in choose(pool, kept, SETTINGS, seed=SEED).items()}
 
 
+@settings(deadline=None)
 @given(n=st.integers(0, 400), seed=st.integers(0, 50), cuts=st.lists(st.integers(0, 400), max_size=12))
 def test_any_shards_in_any_sizes_give_the_choice_of_all_at_once(n: int, seed: int, cuts: list[int]) -> None:
     table = candidates(n, seed)
@@ -80,6 +81,7 @@ def test_no_shard_is_no_table() -> None:
         Reduction(window=WINDOW, n_random=1, seed=0).table()
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 300), max_size=60), max_size=12))
 def test_ids_are_new_once(parts: list[list[int]]) -> None:
     seen, known = SeenIds(), set()
