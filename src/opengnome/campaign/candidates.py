@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from opengnome.campaign import work
@@ -15,6 +14,7 @@ from opengnome.campaign.execution import Unit, local_executor
 from opengnome.campaign.learning import refuse_lost
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.reading import read_all
+from opengnome.campaign.reduction import SeenIds
 from opengnome.campaign.shards import DUPLICATE, KEPT, PARENTS_PREFIX, shard_counts
 from opengnome.campaign.tables import OK, Row
 from opengnome.crystals import Composition, CrystalTable, concatenate
@@ -161,12 +161,10 @@ def _merge(shards: Sequence[Path], output: Path) -> dict[str, int]:
 
 
 def _without_repeats(shards: Sequence[Path], counts: Counter[str]) -> Iterator[CrystalTable]:
-    seen: set[int] = set()
+    seen = SeenIds()
     for shard in shards:
         table = read_table(shard)
-        keys = [int.from_bytes(hashlib.sha256(i.encode()).digest()[:8], "big") for i in table.ids]
-        new = np.array([key not in seen for key in keys], dtype=bool)
-        seen.update(keys)
+        new = seen.first_seen(table.ids)
         n_repeated = int((~new).sum())
         counts[DUPLICATE] += n_repeated
         counts[KEPT] -= n_repeated  # proposed stays the sum of kept and rejected
