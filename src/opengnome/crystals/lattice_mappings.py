@@ -1,5 +1,6 @@
 """How one lattice can be laid on another: the choices of basis that nearly agree."""
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -30,8 +31,9 @@ def lattice_mappings(
     fitting[0, len(vectors) // 2 :] = False
     candidates = [np.flatnonzero(row) for row in fitting]
     directions = [cartesian[chosen] / norms[chosen, None] for chosen in candidates]
+    cosines = (target_metric / np.outer(lengths, lengths)).tolist()
     ab, ac, bc = (
-        _angle_fits(directions[i] @ directions[j].T, target_metric[i, j] / (lengths[i] * lengths[j]), angle_tolerance)
+        _angle_fits(directions[i] @ directions[j].T, cosines[i][j], angle_tolerance)
         for i, j in ((0, 1), (0, 2), (1, 2))
     )
     first, second = np.nonzero(ab)
@@ -64,9 +66,9 @@ def _grid(a: int, b: int, c: int) -> np.ndarray:
 
 def _angle_fits(cosines: np.ndarray, wanted: float, tolerance: float) -> np.ndarray:
     """Which angles are within `tolerance` (degrees) of the one whose cosine is `wanted`."""
-    angle = np.degrees(np.arccos(np.clip(wanted, -1.0, 1.0)))
-    low = np.cos(np.radians(min(angle + tolerance, 180.0)))
-    high = np.cos(np.radians(max(angle - tolerance, 0.0)))
+    angle = math.degrees(math.acos(min(max(wanted, -1.0), 1.0)))
+    low = math.cos(math.radians(min(angle + tolerance, 180.0)))
+    high = math.cos(math.radians(max(angle - tolerance, 0.0)))
     return (cosines >= low - _SLACK) & (cosines <= high + _SLACK)
 
 

@@ -17,8 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.lattice_mappings import lattice_mappings
 from opengnome.crystals.reduction import ReducedCrystal, reduce_crystal
-from opengnome.crystals.symmetry import symmetry_dataset
-from opengnome.errors import InvalidCrystalError, SettingsError
+from opengnome.errors import SettingsError
 
 _MAX_DISTANCES = 1_000_000
 """Distances computed at once: a few tens of megabytes."""
@@ -87,15 +86,13 @@ def match_structures(
         return None
     if second.sort_key < first.sort_key:
         first, second = second, first
-    for match in _matches(first, second, _same_basis_mappings(first, second), tolerances):
-        return match
-    for one, other in ((first, second), (second, first)):
-        for match in _matches(one, other, _close_mappings(one, other, tolerances), tolerances):
+    for mappings in (_same_basis_mappings, _close_mappings):
+        for match in _matches(first, second, mappings(first, second, tolerances), tolerances):
             return match
     return None
 
 
-def _same_basis_mappings(mapped: ReducedCrystal, fixed: ReducedCrystal) -> np.ndarray:
+def _same_basis_mappings(mapped: ReducedCrystal, fixed: ReducedCrystal, _: MatchTolerances) -> np.ndarray:
     """The few mappings that keep a basis but for signs, where that leaves the metrics nearly equal.
 
     Two descriptions of one crystal usually have the same Niggli basis: trying this first saves the search.
@@ -107,16 +104,36 @@ def _same_basis_mappings(mapped: ReducedCrystal, fixed: ReducedCrystal) -> np.nd
 
 
 def _close_mappings(mapped: ReducedCrystal, fixed: ReducedCrystal, tolerances: MatchTolerances) -> np.ndarray:
-    """All mappings within the tolerances, without those that the symmetry of `fixed` makes equivalent if many."""
-    mappings = lattice_mappings(
+    """All mappings within the tolerances, without those that the symmetry of `fixed` makes equivalent if many.
+
+    Lengths and angles are those of one basis of each lattice: what fits when the basis of `fixed` is kept need not fit
+    when that of `mapped` is, so both are asked.
+    """
+    mappings = _tolerated_mappings(mapped, fixed, tolerances)
+    inverses = _inverses(_tolerated_mappings(fixed, mapped, tolerances))
+    mappings = np.concatenate([mappings, inverses[~np.isin(_keys(inverses), _keys(mappings))]])
+    if len(mappings) * fixed.blocks[0].stop > _MANY_PLACEMENTS:
+        return _distinct_mappings(mappings, fixed)
+    return mappings
+
+
+def _tolerated_mappings(mapped: ReducedCrystal, fixed: ReducedCrystal, tolerances: MatchTolerances) -> np.ndarray:
+    return lattice_mappings(
         mapped.lattice / mapped.spacing,
         fixed.lattice / fixed.spacing,
         length_tolerance=tolerances.length,
         angle_tolerance=tolerances.angle,
     )
-    if len(mappings) * fixed.blocks[0].stop > _MANY_PLACEMENTS:
-        return _distinct_mappings(mappings, fixed)
-    return mappings
+
+
+def _inverses(mappings: np.ndarray) -> np.ndarray:
+    """Inverses of integer matrices of determinant 1 or -1, which are such matrices."""
+    return np.rint(np.linalg.inv(mappings.astype(np.float64))).astype(np.int64)
+
+
+def _keys(matrices: np.ndarray) -> np.ndarray:
+    """One number for each integer matrix."""
+    return matrices.reshape(*matrices.shape[:-2], 9) @ (_MAX_INDEX ** np.arange(9))
 
 
 def _matches(
@@ -127,8 +144,7 @@ def _matches(
         return
     # Distances are measured in the mean of the two metrics.
     metrics = 0.5 * (fixed.metric + mappings @ mapped.metric @ mappings.transpose(0, 2, 1))
-    inverses = np.rint(np.linalg.inv(mappings.astype(np.float64)))  # integer, as |det| = 1
-    mapped_coords = mapped.frac_coords @ inverses  # (n_mappings, n_atoms, 3)
+    mapped_coords = mapped.frac_coords @ _inverses(mappings)  # (n_mappings, n_atoms, 3)
     placements = _Placements(mapped_coords, fixed.frac_coords, metrics, fixed.blocks, tolerances.site)
     yield from placements.matches()
 
@@ -136,19 +152,12 @@ def _matches(
 def _distinct_mappings(mappings: np.ndarray, fixed: ReducedCrystal) -> np.ndarray:
     """Those that no symmetry operation of the fixed crystal takes into an earlier one.
 
-    They put the atoms on equivalent places. All of them, where the crystal has no space group.
+    They put the atoms on equivalent places.
     """
-    try:
-        crystal = Crystal(fixed.lattice, fixed.frac_coords, fixed.atomic_numbers)
-        rotations = symmetry_dataset(crystal).rotations
-    except InvalidCrystalError:
-        return mappings
-    rotations = np.unique(rotations, axis=0)
-    inverses = np.rint(np.linalg.inv(mappings.astype(np.float64))).astype(np.int64)
+    rotations = fixed.rotations
     # Coordinates f of the mapped crystal become f M^-1, and after the operation f M^-1 W^T.
-    images = inverses[:, None] @ rotations.transpose(0, 2, 1)
-    keys = images.reshape(*images.shape[:2], 9) @ (_MAX_INDEX ** np.arange(9))
-    _, first = np.unique(keys.min(axis=1), return_index=True)
+    images = _inverses(mappings)[:, None] @ rotations.transpose(0, 2, 1)
+    _, first = np.unique(_keys(images).min(axis=1), return_index=True)
     return mappings[np.sort(first)]
 
 
@@ -217,31 +226,22 @@ class _Placements:
         chunk = max(1, _MAX_DISTANCES // per_placement)
         for start in range(0, len(placements), chunk):
             _, squares = self._steps(placements[start : start + chunk], atoms, block)
-            near[start : start + chunk] = (squares.min(axis=-1) <= self.reach**2).all(axis=-1)
+            near[start : start + chunk] = (squares.min(axis=(-2, -1)) <= self.reach**2).all(axis=-1)
         return near
 
     def _steps(self, placements: np.ndarray, atoms: slice, block: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Shortest vectors from mapped `atoms` to the fixed atoms of `block`, and their squared lengths.
+        """Vectors from mapped `atoms` to the images of the fixed atoms of `block`, and their squared lengths.
 
-        Shapes (n_placements, n_mapped, n_fixed, 3) and (n_placements, n_mapped, n_fixed).
+        Shapes (n_placements, n_mapped, n_fixed, n_images, 3) and (n_placements, n_mapped, n_fixed, n_images).
         """
         mapping = self.mapping[placements]
         placed = self.mapped_coords[mapping, atoms] + self.shifts[placements, None]
         steps = self.fixed_coords[block] - placed[:, :, None]
         steps -= np.rint(steps)
-        shape = steps.shape
-        if len(self.images) > 1:
-            steps = steps[..., None, :] + self.images
+        images = steps[..., None, :] + self.images
         # One product per placement, not one per atom.
-        vectors = (steps.reshape(shape[0], -1, 3) @ self.bases[mapping]).reshape(steps.shape)
-        squares = np.einsum("...i,...i->...", vectors, vectors)
-        if len(self.images) == 1:
-            return vectors, squares
-        nearest = squares.argmin(axis=-1)[..., None]
-        return (
-            np.take_along_axis(vectors, nearest[..., None], axis=-2)[..., 0, :],
-            np.take_along_axis(squares, nearest, axis=-1)[..., 0],
-        )
+        vectors = (images.reshape(len(placements), -1, 3) @ self.bases[mapping]).reshape(images.shape)
+        return vectors, np.einsum("...i,...i->...", vectors, vectors)
 
     def _judged(self, placements: np.ndarray) -> Iterator[StructureMatch]:
         """The closest of the placements whose atoms can be paired off one to one within the tolerance, if any."""
@@ -250,7 +250,8 @@ class _Placements:
         few = len(placements) * n_atoms**2 * len(self.images) <= _FEW_DISTANCES
         # Few atoms are compared all at once, those of different elements being out of reach.
         for block in (slice(0, n_atoms),) if few else self.blocks:
-            vectors, squares = self._steps(placements, block, block)
+            vectors, of_images = self._steps(placements, block, block)
+            squares = of_images.min(axis=-1)
             if few:
                 squares += self.penalties
             within = squares <= self.reach**2
@@ -258,11 +259,11 @@ class _Placements:
             partners, paired = self._partners(squares, near)
             if not paired.any():
                 return
-            rows, atoms = np.arange(len(placements))[:, None], np.arange(partners.shape[1])
-            displacements.append(vectors[rows, atoms, partners])
             if not paired.all():
                 placements = placements[paired]
                 displacements = [earlier[paired] for earlier in displacements]
+            chosen = np.flatnonzero(paired)[:, None], np.arange(partners.shape[1]), partners[paired]
+            displacements.append(vectors[(*chosen, of_images[chosen].argmin(axis=-1))])
         # The first atom need not be exact: all are moved so that the mean displacement is zero.
         moved = np.concatenate(displacements, axis=1)
         moved -= moved.mean(axis=1, keepdims=True)

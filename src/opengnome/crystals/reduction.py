@@ -15,6 +15,8 @@ import numpy as np
 
 from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.geometry import reduced_lattice
+from opengnome.crystals.symmetry import symmetry_dataset
+from opengnome.errors import InvalidCrystalError
 
 TRANSLATION_TOLERANCE = 0.1
 """How far a translation may miss an atom, as a fraction of the atomic spacing; about 0.25 A, the tolerance with
@@ -61,6 +63,15 @@ class ReducedCrystal:
     def blocks(self) -> tuple[slice, ...]:
         """The atoms of each element, rarest first."""
         return tuple(_element_blocks(self.atomic_numbers))
+
+    @cached_property
+    def rotations(self) -> np.ndarray:
+        """The distinct rotations of the space group, shape (n_rotations, 3, 3); the identity where none is found."""
+        try:
+            dataset = symmetry_dataset(Crystal(self.lattice, self.frac_coords, self.atomic_numbers))
+        except InvalidCrystalError:
+            return np.eye(3, dtype=np.int64)[None]
+        return np.unique(dataset.rotations, axis=0)
 
 
 def reduce_crystal(crystal: Crystal, *, tolerance: float = TRANSLATION_TOLERANCE) -> ReducedCrystal:
