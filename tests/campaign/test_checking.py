@@ -20,7 +20,7 @@ import torch
 from made_up import LEVEL, calculated, choice, write_answer
 from typer.testing import CliRunner
 
-from opengnome.campaign import CampaignSettings, read_settings, read_state
+from opengnome.campaign import CampaignResults, CampaignSettings, read_settings, read_state
 from opengnome.campaign.actions import (
     Action,
     Align,
@@ -332,6 +332,10 @@ def test_chosen_crystals_are_chosen_again_when_one_is_to_be_calculated_again(roo
     assert current.selection is None
     assert sorted(current.calculations) == [FAILED, SEARCHED]
     assert current.closed is None
+    results = CampaignResults(root)
+    (failed,) = (c for c in results.calculations if c.crystal_id == FAILED)
+    with pytest.raises(CampaignError, match=rf"what round 1 chose is not in the journal.*{FAILED}; opengnome discover"):
+        results.choice_of(failed)
 
 
 def test_reference_crystals_are_drawn_again_when_one_is_to_be_calculated_again(root: Path) -> None:

@@ -71,6 +71,19 @@ class CampaignResults:
             for choice in current.choices
         }
 
+    def choice_of(self, calculated: Calculated) -> Choice:
+        """What was chosen when this was calculated.
+
+        Raises `CampaignError` when that was withdrawn from the journal and not made again yet.
+        """
+        try:
+            return self.choices[calculated.crystal_id]
+        except KeyError:
+            raise CampaignError(
+                f"what round {calculated.round} chose is not in the journal of {self.root}, so nothing is known of "
+                f"{calculated.crystal_id}; opengnome discover chooses again, and keeps what was calculated"
+            ) from None
+
     @cached_property
     def calculations(self) -> tuple[Calculated, ...]:
         """All calculations of candidates, in the order of round and id."""
@@ -110,7 +123,7 @@ class CampaignResults:
         crystal = self.knowledge.relaxed(calculated)
         if crystal is None:
             raise CampaignError(f"{calculated.path} converged but holds no relaxed crystal; the file is damaged")
-        choice = self.choices[calculated.crystal_id]
+        choice = self.choice_of(calculated)
         symmetry = symmetry_dataset(crystal, symprec=0.1)
         formation = self.hull.formation_energy_per_atom(entry.composition, entry.corrected_energy_per_atom)
         products = self.hull.decompose(entry.composition, without=frozenset({entry.id})).products

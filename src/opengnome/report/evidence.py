@@ -58,7 +58,7 @@ def comparisons(results: CampaignResults) -> list[Comparison]:
     found = []
     for calculated in results.calculations:
         entry = results.entries.get(calculated.crystal_id)
-        choice = results.choices[calculated.crystal_id]
+        choice = results.choice_of(calculated)
         if entry is None or not math.isfinite(choice.predicted_formation_energy_per_atom + choice.predicted_std):
             continue
         found.append(
