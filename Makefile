@@ -38,7 +38,7 @@ faults: $(VENV)/developed           ## kills, hangs, full memory, lost blocks, o
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[hpc]"
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults
 
-bench: $(VENV)/developed             ## speed, side by side with peers; JSON in benchmarks/results
+bench: $(VENV)/developed             ## speed, side by side with peers; text in benchmarks/results
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run_all.py
 
 lint: $(VENV)/developed              ## format and check

@@ -353,7 +353,7 @@ def generate(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option("--model", "-m", help="Compositional ensemble that ranks formulas; the shipped one else."),
+        typer.Option("--model", "-m", help="Ensemble, or campaign, that ranks formulas; the shipped one else."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of all draws.", min=0)] = 0,
     settings: SettingsFile = None,

@@ -102,6 +102,14 @@ def test_diversity_takes_another_system_before_the_second_of_the_same() -> None:
     assert chosen_by(pool, acquisition="decomposition_energy", budget=3, diversity=0.02) == [0, 1, 2]
 
 
+def test_certainty_does_not_end_the_order() -> None:
+    """From eight deviations below the hull on every probability is one."""
+    pool = pool_of(["KCl", "Na2O", "NaO2", "LiCl"], [-0.9, -1.2, -1.1, -1.0], [0.1, 0.1, 0.1, 0.05])
+    assert (pool.probability_stable == 1.0).all()
+    assert chosen_by(pool, budget=4) == [3, 1, 2, 0]  # -20, -12, -11 and -9 deviations
+    assert chosen_by(pool, budget=3, diversity=0.25) == [3, 1, 0]  # NaO2 counts as 8.5 deviations below
+
+
 def test_spreading_more_than_there_is_gives_everything_once() -> None:
     pool = pool_of(["Na2O", "NaO2", "KCl"], [-0.3, -0.2, -0.1])
     assert sorted(chosen_by(pool, budget=10, diversity=0.1)) == [0, 1, 2]

@@ -1,5 +1,7 @@
 """Campaigns that cannot work: one line with the remedy and status 2, before anything is computed."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -7,11 +9,16 @@ import pytest
 from made_up import known_set
 from typer.testing import CliRunner
 
+from opengnome.campaign import discover, read_settings
+from opengnome.campaign.checking import check_campaign
+from opengnome.campaign.discover import load_settings
+from opengnome.campaign.findings import Severity
 from opengnome.campaign.journal import Journal
 from opengnome.campaign.layout import Layout
 from opengnome.cli import app
 from opengnome.crystals.io import write_table
-from opengnome.errors import OpenGnomeError
+from opengnome.errors import CampaignError, OpenGnomeError
+from report.synthetic_campaign import build_campaign
 
 BAD = {
     "a wrong key": (["rounds.bugdet=5"], "rounds.bugdet is not a setting; did you mean 'budget'"),
@@ -107,3 +114,32 @@ def test_the_tables_are_what_they_are_said_to_be(tables: Path) -> None:
     formulas = pq.read_table(tables / "compounds.parquet")["reduced_formula"].to_pylist()
     assert "Na" not in formulas
     assert "NaCl" in formulas
+
+
+def test_another_known_set_is_refused_and_not_remembered(tables: Path, tmp_path: Path) -> None:
+    root = build_campaign(tmp_path / "campaign")
+    before = (root / "settings.toml").read_text()
+    settings = read_settings(root)
+    other = settings.known.model_copy(update={"source": str(tables / "known.parquet")})
+    with pytest.raises(CampaignError, match="the known set has changed"):
+        discover(root, settings.model_copy(update={"known": other}))
+    assert (root / "settings.toml").read_text() == before
+
+
+@pytest.mark.parametrize("content", ["nothing", "no tables"])
+def test_a_journal_that_was_cut_to_nothing_is_written_again(tmp_path: Path, content: str) -> None:
+    root = build_campaign(tmp_path / "campaign")
+    journal = Layout(root).journal
+    for path in root.glob("journal.sqlite*"):
+        path.unlink()
+    journal.touch()
+    if content == "no tables":
+        with closing(sqlite3.connect(journal)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("VACUUM")
+        assert journal.stat().st_size > 0
+    assert load_settings(root, None, resume=True) == read_settings(root)
+    (finding,) = [f for f in check_campaign(root).findings if f.path == journal.name]
+    assert (finding.severity, finding.remedy) == (Severity.WARNING, "discover writes it again")
+    with Journal(journal) as written:
+        assert list(written) == []

@@ -5,8 +5,9 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from opengnome.campaign.execution import (
 from opengnome.campaign.execution_settings import ExecutionSettings
 from opengnome.campaign.executors import Crew, rules_of
 from opengnome.campaign.limits import Limits, code_identity, hang_note, how_it_died, is_out_of_memory, killed_when_hung
+from opengnome.campaign.local_workers import WorkerDiedError
 from opengnome.campaign.stopping import EXIT_STOPPED, StoppedError, StopRequest, stopping
 from opengnome.errors import SettingsError, WorkFailedError
 from opengnome.oracles import OracleSettings, Status, read_calculation
@@ -58,12 +60,20 @@ def unit(folder: Path, function: Callable[..., None], name: str = "") -> Unit:
 class Scripted(Executor):
     """Runs units in this process, after it has thrown what is scripted for their next starts."""
 
-    def __init__(self, script: list[BaseException | None], *, begin: bool = True) -> None:
-        self.script, self.begin = script, begin
+    def __init__(
+        self,
+        script: Sequence[BaseException | None],
+        *,
+        begin: bool = True,
+        before: Callable[[int], object] = lambda n: None,
+    ) -> None:
+        """`before` is called with the number of each start."""
+        self.script, self.begin, self.before = list(script), begin, before
         self.n_submitted = 0
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         self.n_submitted += 1
+        self.before(self.n_submitted)
         future: Future[Any] = Future()
         error = self.script.pop(0) if self.script else None
         if error is None:
@@ -102,6 +112,28 @@ def test_blocks_are_not_lost_for_ever(tmp_path: Path) -> None:
     assert ended.lost == "the block that ran it was lost 6 times"
 
 
+def test_a_unit_that_advances_in_each_block_is_not_given_up(tmp_path: Path) -> None:
+    log = tmp_path / "write.log"
+    pool = Scripted([BlockLostError("walltime")] * 9, before=lambda n: log.write_text(f"{n} of 9\n"))
+    (ended,) = run_units([replace(unit(tmp_path, write), log=log)], lambda: pool, rules=Rules(interruptions=3))
+    assert not ended.lost
+    stuck = Scripted([BlockLostError("walltime")] * 9)
+    units = [replace(unit(tmp_path, write, "stuck"), log=log)]
+    (ended,) = run_units(units, lambda: stuck, rules=Rules(interruptions=3))
+    assert ended.lost == "the block that ran it was lost 4 times"
+
+
+def test_deaths_before_a_unit_advanced_are_not_counted(tmp_path: Path) -> None:
+    """As a search goes on behind the crystal that killed its worker."""
+    log = tmp_path / "write.log"
+    two_at_each = Scripted([WorkerDiedError("killed")] * 6, before=lambda n: log.write_text(f"{n // 2} of 9\n"))
+    (ended,) = run_units([replace(unit(tmp_path, write), log=log)], lambda: two_at_each, rules=Rules(attempts=3))
+    assert not ended.lost
+    stuck = Scripted([WorkerDiedError("killed")] * 6)
+    (ended,) = run_units([replace(unit(tmp_path, write, "stuck"), log=log)], lambda: stuck, rules=Rules(attempts=3))
+    assert "died 3 times" in ended.lost
+
+
 def test_blocks_that_never_work_stop_everything_at_once(tmp_path: Path) -> None:
     pool = Scripted([BlocksFailError("module: command not found")] * 9, begin=False)
     with pytest.raises(WorkFailedError, match="no block of workers stays alive: module: command not found"):
@@ -129,6 +161,32 @@ def test_a_worker_of_another_version_stops_everything(tmp_path: Path) -> None:
     same = Rules(limits=Limits(code=code_identity()))
     (ended,) = run_units([unit(tmp_path, write)], lambda: ThreadPoolExecutor(1), rules=same)
     assert not ended.lost
+
+
+def test_asked_to_stop_what_waits_for_a_worker_is_not_begun(tmp_path: Path) -> None:
+    stop = StopRequest(grace_s=20.0)
+
+    def ask_and_write(path: Path) -> None:
+        stop.by = "SIGTERM"
+        time.sleep(1.5)  # the driver looks once a second
+        write(path)
+
+    units = [unit(tmp_path, ask_and_write, "running"), *(unit(tmp_path, write, f"next-{i}") for i in range(9))]
+    ended = []
+    with pytest.raises(StoppedError):
+        ended += run_units(units, lambda: ThreadPoolExecutor(1), rules=Rules(window=10), stop=stop)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["running"]
+
+
+def test_asked_to_stop_a_worker_that_dies_is_not_to_blame(tmp_path: Path) -> None:
+    """The signal that asked the driver may have ended its workers."""
+    stop = StopRequest(grace_s=0.0)
+    died = WorkerDiedError("ended by SIGTERM")
+    pool = Scripted([died] * 9, before=lambda n: setattr(stop, "by", "SIGTERM"))
+    ended = []
+    with pytest.raises(StoppedError):
+        ended += run_units([unit(tmp_path, write)], lambda: pool, rules=Rules(attempts=1), stop=stop)
+    assert not ended
 
 
 def test_asked_to_stop_nothing_more_is_submitted_and_what_runs_may_end(tmp_path: Path) -> None:

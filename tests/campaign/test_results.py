@@ -9,9 +9,11 @@ from pymatgen.core import Composition as PymatgenComposition
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from opengnome.campaign import CampaignResults, Discovery
+from opengnome.campaign.journal import Journal
 from opengnome.crystals.io import to_pymatgen
 from opengnome.errors import CampaignError
 from opengnome.hull import Hull
+from opengnome.report.evidence import comparisons
 from report.synthetic_campaign import (
     KNOWN,
     ROUNDS,
@@ -163,3 +165,32 @@ def test_a_converged_calculation_without_its_crystal_is_damaged(tmp_path: Path) 
     files[identifier("Na2ZrO3")].write_bytes(files[failed].read_bytes())
     with pytest.raises(CampaignError, match="the file is damaged"):
         _ = results.discoveries
+
+
+def with_twin(root: Path, *, chosen: bool) -> CampaignResults:
+    """A campaign in which the first discovery was calculated a second time under another id."""
+    results = CampaignResults(root)
+    first = next(c for c in results.calculations if c.crystal_id == results.discoveries[0].id)
+    with Journal(root / "journal.sqlite") as journal:
+        journal.append(first.model_copy(update={"crystal_id": "a-twin"}))
+    found = CampaignResults(root)
+    if chosen:
+        twin = found.choices[first.crystal_id].model_copy(update={"candidate_id": "a-twin"})
+        found.__dict__["choices"] = {**found.choices, "a-twin": twin}
+    return found
+
+
+def test_a_crystal_that_was_found_twice_is_one_discovery(results: CampaignResults, tmp_path: Path) -> None:
+    found = with_twin(build_campaign(tmp_path / "campaign", n_closed=N_CLOSED), chosen=True)
+    assert "a-twin" in found.entries
+    (twin,) = (d for d in found.discoveries if d.reduced_formula == results.discoveries[0].reduced_formula)
+    assert twin.id == "a-twin", "the first by id of equal energies"
+    assert {d.id for d in found.discoveries} - {twin.id} == {d.id for d in results.discoveries[1:]}
+
+
+def test_a_calculation_that_nobody_chose_is_an_entry_and_no_discovery(results: CampaignResults, tmp_path: Path) -> None:
+    """A round that was repaired and chosen again leaves what its first choice had calculated."""
+    found = with_twin(build_campaign(tmp_path / "campaign", n_closed=N_CLOSED), chosen=False)
+    assert "a-twin" in found.entries
+    assert {d.id for d in found.discoveries} == {d.id for d in results.discoveries}
+    assert comparisons(found) == comparisons(results)

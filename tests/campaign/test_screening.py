@@ -1,5 +1,7 @@
 """Screened shards: which candidates have a prediction."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.io import read_table, write_table
 from opengnome.generation import GenerationSettings
 from opengnome.hull import Entry, Hull
-from opengnome.models import shipped_ensemble
+from opengnome.models import Ensemble, shipped_ensemble
+from opengnome.models.manifest import MANIFEST
 
 
 def test_nothing_is_predicted_of_a_metal_too_sparse_for_the_networks(tmp_path: Path):
@@ -38,11 +41,13 @@ def test_nothing_is_predicted_of_a_metal_too_sparse_for_the_networks(tmp_path: P
         start=0,
         stop=2,
         formulas_path=tmp_path / "formulas.txt",
+        formulas_digest="none",
         hull_path=tmp_path / "hull.parquet",
         hull_digest=hull.digest,
         generation=GenerationSettings(methods=("ionic_substitution",), max_substitutions_per_parent=5),
         screening=ScreeningSettings(n_volume_scales=3),
         ensemble_path=shipped_ensemble(),
+        ensemble_digest="shipped",
         seed=0,
     )
     shard = read_table(path)
@@ -56,3 +61,22 @@ def test_nothing_is_predicted_of_a_metal_too_sparse_for_the_networks(tmp_path: P
     assert by_parent["CsK"]
     assert not any(by_parent["CsK"])
     assert any(by_parent["CsCl"])
+
+
+def test_a_worker_that_outlives_a_campaign_takes_nothing_of_it(tmp_path: Path) -> None:
+    """The next one may have other files under the same names."""
+    formulas, folder = tmp_path / "known_formulas.txt", tmp_path / "ensemble"
+    found = []
+    for text, slope in (("NaCl KCl", "1.0"), ("LiF", "2.0")):
+        formulas.write_text(text)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(shipped_ensemble(), folder)
+        manifest = folder / MANIFEST
+        manifest.write_text(re.sub(r'"slope": [0-9.]+', f'"slope": {slope}', manifest.read_text()))
+        digest = Ensemble.load(folder).digest
+        found.append(
+            (work._known_formulas(formulas, work.file_digest(formulas)), work._ensemble(folder, digest).digest)
+        )
+    assert found[0][0] == {"NaCl", "KCl"}
+    assert found[1] == ({"LiF"}, digest)
+    assert found[0][1] != digest

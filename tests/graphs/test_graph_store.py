@@ -1,5 +1,6 @@
 """Stores of graphs: the same batches from memory, from disk and from several processes."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,15 @@ def test_a_crystal_without_a_graph_does_not_stop_the_others(rock_salt: Crystal, 
 def test_an_empty_table_is_refused(table: CrystalTable):
     with pytest.raises(InvalidCrystalError, match="at least one"):
         build_store(table.slice(0, 0), cutoff=CUTOFF)
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(table: CrystalTable, tmp_path: Path):
+    store, directory = build_store(table, cutoff=4.0), tmp_path / "graphs"
+    old, young = tmp_path / ".graphs.0123.tmp", tmp_path / ".graphs.4567.tmp"
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "senders.npy").write_bytes(b"half")
+    os.utime(old, (0, 0))
+    store.save(directory)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".graphs.4567.tmp", "graphs"]
+    assert len(GraphStore.open(directory)) == len(table)

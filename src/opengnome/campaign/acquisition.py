@@ -6,14 +6,16 @@ hull (the decomposition energy, negative below it). A rule gives a score, the lo
 | rule | takes first | score | source |
 | --- | --- | --- | --- |
 | decomposition_energy | what is predicted lowest against the hull | d | doi:10.1038/s41586-023-06735-9 |
-| probability_stable | what is most probably on or below the hull | -Phi(-d / s) | doi:10.1115/1.3653121 |
+| probability_stable | what is most probably on or below the hull | d / s | doi:10.1115/1.3653121 |
 | expected_improvement | what is expected to lower the hull most | -log E[max(0, -d')] | doi:10.1023/A:1008306431147 |
 | lower_bound | what may plausibly be lowest | d - k s | doi:10.1109/TIT.2011.2182033 |
 | random | anything, by a seeded draw | | the control |
 
-with d' normal around d, Phi the normal distribution, phi its density and k the setting `exploration`. The expected
-improvement has the closed form s (phi(z) + z Phi(z)), z = -d / s. Its logarithm is what is ranked: the value itself
-underflows some tens of deviations above the hull, and unlike candidates would be equal (arXiv:2310.20708).
+with d' normal around d, Phi the normal distribution, phi its density and k the setting `exploration`. The probability
+is Phi(z), z = -d / s, and z is what is ranked: the probability itself is one, to the last digit, from eight deviations
+below the hull on, where in a sparsely known chemistry most candidates lie. The expected improvement has the closed form
+s (phi(z) + z Phi(z)). Its logarithm is what is ranked: the value itself underflows some tens of deviations above the
+hull, and unlike candidates would be equal (arXiv:2310.20708).
 
 Every rule may be spread over chemical systems (`spread_over_systems`).
 """
@@ -67,7 +69,7 @@ def scores(rule: AcquisitionRule, distances: np.ndarray, stds: np.ndarray, *, ex
     if rule == "decomposition_energy":
         return np.asarray(distances, dtype=float)
     if rule == "probability_stable":
-        return -probability_stable(distances, stds)
+        return np.asarray(distances, dtype=float) / np.maximum(stds, SMALLEST_STD)
     if rule == "expected_improvement":
         return -log_expected_improvement(distances, stds)
     if rule == "lower_bound":
@@ -114,7 +116,8 @@ def spread_over_systems(
     A candidate whose chemical system has been chosen j times already is scored as if it lay ``j * diversity`` eV/atom
     higher: what is found there first lowers the hull for the others, and the errors of neighbours are alike. So one
     number, in eV/atom, spreads any rule (a local penalty, as Gonzalez et al. 2016, arXiv:1505.08052, in chemical
-    instead of Euclidean space). Equal scores go by distance and id. All arrays (m,); NaN distances are not for here.
+    instead of Euclidean space). Equal scores go by that raised distance and id. All arrays (m,); NaN
+    distances are not for here.
     """
     positions: dict[str, list[int]] = {}
     for position, system in enumerate(systems):
@@ -126,9 +129,9 @@ def spread_over_systems(
         left = members[system]
         shifted = distances[left] + diversity * times_chosen[system]
         score = scores(rule, shifted, stds[left], exploration=exploration)
-        lowest = left[score == score.min()]
-        position = min(lowest.tolist(), key=lambda i: (distances[i], ids[i]))
-        return float(score.min()), float(distances[position]), ids[position], position, system
+        place = min(range(len(left)), key=lambda k: (score[k], shifted[k], ids[int(left[k])]))
+        position = int(left[place])
+        return float(score[place]), float(shifted[place]), ids[position], position, system
 
     heap = [best(system) for system in members]
     heapq.heapify(heap)

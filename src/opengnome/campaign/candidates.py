@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from opengnome.campaign import work
+from opengnome.campaign.commands import load_compositional_ensemble
 from opengnome.campaign.context import run_with_progress
 from opengnome.campaign.execution import Unit, local_executor
 from opengnome.campaign.learning import refuse_lost
@@ -29,7 +30,6 @@ from opengnome.generation import (
     random_crystals,
     system_compositions,
 )
-from opengnome.models import CompositionalEnsemble, shipped_ensemble
 
 PARENTS_PER_SHARD = 50
 """Parents of one unit of work. Fixed, so that the same parents give the same shards on any machine."""
@@ -101,7 +101,7 @@ def composition_rows(
         compositions += [Composition(tuple(zip(elements, row, strict=True))) for row in counts.tolist()]
     if not compositions:
         return []
-    ensemble = CompositionalEnsemble.load(shipped_ensemble("compositional") if model is None else model)
+    ensemble = load_compositional_ensemble(model)
     prediction = ensemble.predict(compositions)
     rows = [
         {
@@ -140,6 +140,7 @@ def _units(
             "start": start,
             "stop": stop,
             "formulas_path": formulas_path,
+            "formulas_digest": inputs[1],
             "generation": settings,
             "seed": seed,
         }

@@ -25,7 +25,7 @@ from opengnome.campaign.artefacts import (
 from opengnome.campaign.discover import read_settings
 from opengnome.campaign.events import Calculated, CampaignStarted, Event, MemberTrained, Searched, ShardScreened
 from opengnome.campaign.findings import Checked, Finding, Mend, Severity
-from opengnome.campaign.journal import Journal, LaterFormatError, held, is_held
+from opengnome.campaign.journal import EmptyJournalError, Journal, LaterFormatError, held, is_held
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.leftovers import Kind, Leftover, leftovers
 from opengnome.campaign.mending import DAMAGED, mend, rebuild_journal
@@ -143,9 +143,9 @@ class _Check:
                 rows = journal.rows()
         except LaterFormatError as error:
             return [self._finding(Severity.ERROR, path, str(error))], None
+        except EmptyJournalError:
+            return [self._finding(Severity.WARNING, path, "is empty", "discover writes it again")], None
         except CampaignError as error:
-            if path.stat().st_size == 0:
-                return [self._finding(Severity.WARNING, path, "is empty", "discover writes it again")], None
             return [self._damaged_journal(str(error).partition("; opengnome check")[0])], None
         if damage:
             return [self._damaged_journal(f"is damaged: {damage[0].splitlines()[0]}")], None

@@ -17,6 +17,7 @@ from opengnome.errors import CampaignError, InvalidCrystalError, MissingReferenc
 from opengnome.hull import Hull
 from opengnome.hull.references import check_references
 from opengnome.models import VOLUME_SCALES, CompositionalEnsemble, Ensemble, Prediction, shipped_ensemble
+from opengnome.models.manifest import MANIFEST
 
 INVALID, NO_PREDICTION = "invalid_crystal", "no_prediction"
 
@@ -54,7 +55,8 @@ def predict_formula_rows(
 ) -> list[Row]:
     """Predicted formation energies of the lowest-energy crystals of compositions, a row per formula.
 
-    `model` is the folder of a compositional ensemble; the shipped one when there is none. `tell` as in `predict_rows`.
+    `model` is the folder of a compositional ensemble or a campaign; the shipped one when there is none. `tell` as in
+    `predict_rows`.
     """
     rows: list[Row] = []
     good: list[tuple[int, Composition]] = []
@@ -64,7 +66,7 @@ def predict_formula_rows(
             rows.append({})
         except InvalidCrystalError as error:
             rows.append(failure(formula, INVALID, str(error)))
-    ensemble = CompositionalEnsemble.load(shipped_ensemble("compositional") if model is None else model)
+    ensemble = load_compositional_ensemble(model)
     prediction = ensemble.predict([composition for _, composition in good])
     low, high = prediction.interval(0.9)
     measured_against = None if hull is None else load_hull(hull, tell=tell)
@@ -102,6 +104,22 @@ def load_ensemble(path: Path | None = None) -> Ensemble:
             raise CampaignError(f"the campaign in {path} has no trained ensemble yet")
         return Ensemble.load(path / ready[-1].path)
     return Ensemble.load(path)
+
+
+def load_compositional_ensemble(path: Path | None = None) -> CompositionalEnsemble:
+    """A compositional ensemble from its directory, the latest of a campaign, or the shipped one without a path."""
+    if path is None:
+        return CompositionalEnsemble.load(shipped_ensemble("compositional"))
+    layout = Layout(path)
+    if not layout.journal.is_file():
+        return CompositionalEnsemble.load(path)
+    proposed = [n for n, r in sorted(read_state(path).rounds.items()) if r.compositions is not None]
+    trained = [n for n in proposed if (layout.compositional(n) / MANIFEST).is_file()]
+    if not trained:
+        raise CampaignError(
+            f"the campaign in {path} has no compositional ensemble of its own; leave it out to use the shipped one"
+        )
+    return CompositionalEnsemble.load(layout.compositional(trained[-1]))
 
 
 def _predicted(

@@ -1,5 +1,6 @@
 """The compositional pipeline of a round: which new formulas may have a crystal near the hull, by formula alone."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from opengnome.campaign import work
+from opengnome.campaign.acquisition import scores
 from opengnome.campaign.context import Context
 from opengnome.campaign.events import Choice, CompositionsProposed
 from opengnome.campaign.execution import Unit
@@ -21,13 +23,21 @@ from opengnome.campaign.state import CampaignState
 from opengnome.crystals import Composition
 from opengnome.crystals.replacement import replace_file
 from opengnome.datasets import held_out_mask
-from opengnome.generation import RANDOM_STRUCTURE, composition_batches, known_composition_keys
+from opengnome.generation import (
+    RANDOM_STRUCTURE,
+    can_be_packed,
+    composition_batches,
+    known_composition_keys,
+)
 from opengnome.hull import Hull
 from opengnome.models import CompositionalEnsemble, assemble_compositional, shipped_ensemble
 from opengnome.models.calibration import MIN_FOR_FIT
 from opengnome.models.checkpoint import load_checkpoint
 from opengnome.models.compositional import CompositionalModel
 from opengnome.models.manifest import member_paths
+
+_NOT_PACKED = "random crystals cannot be made"
+"""Fate of a plausible formula."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +88,8 @@ def choose_compositions(
     Of a chemical system each arm takes `max_per_system` formulas.
     """
     pool = scored.pool
-    by_probability = sorted(near.tolist(), key=lambda i: (-pool.probability_stable[i], pool.ids[i]))
+    score = scores("probability_stable", pool.decomposition_energy, pool.std)
+    by_probability = sorted(near.tolist(), key=lambda i: (score[i], pool.decomposition_energy[i], pool.ids[i]))
     at_random = sorted(range(len(pool.ids)), key=lambda i: seed_for(seed, RANDOM_COMPOSITIONS, pool.ids[i]))
     return {
         COMPOSITIONAL: _spread_over_systems(scored, by_probability, settings.budget, settings.max_per_system),
@@ -190,10 +201,15 @@ def _scored(
 
 
 def _new_compositions(context: Context, state: CampaignState, number: int) -> tuple[list[Composition], dict[str, int]]:
-    """New plausible formulas, and the fates of all that were proposed to find them."""
+    """New plausible formulas of which crystals can be made, and the fates of all that were proposed to find them.
+
+    New to what is known and to what the round's crystals are chosen from: a composition is calculated once.
+    """
     settings = context.settings.compositions
     allowed = np.flatnonzero(context.generation.element_mask()).tolist()
-    known = frozenset(context.knowledge.formulas(state, number))
+    selection = state.round(number).selection
+    chosen = () if selection is None else selection.choices
+    known = frozenset(context.knowledge.formulas(state, number)).union(choice.reduced_formula for choice in chosen)
     stream = composition_batches(
         settings.proposals,
         allowed,
@@ -201,13 +217,17 @@ def _new_compositions(context: Context, state: CampaignState, number: int) -> tu
         seed=seed_for(context.settings.seed, "composition stream", number),
     )
     compositions: list[Composition] = []
-    fates: dict[str, int] = {}
+    fates: Counter[str] = Counter(kept=0)
     for batch in stream:
-        fates = {name: fates.get(name, 0) + n for name, n in batch.fates.items()}
-        compositions += [batch.composition(row) for row in range(len(batch))]
+        proposed = [batch.composition(row) for row in range(len(batch))]
+        packable = [composition for composition in proposed if can_be_packed(composition, settings.structures)]
+        compositions += packable
+        fates.update(batch.fates)
+        if len(packable) < len(proposed):
+            fates.update({"kept": len(packable) - len(proposed), _NOT_PACKED: len(proposed) - len(packable)})
         if len(compositions) >= settings.n_scored:
             break
-    return compositions[: settings.n_scored], fates or {"kept": 0}
+    return compositions[: settings.n_scored], dict(fates)
 
 
 def _choice(scored: ScoredCompositions, i: int, arms: dict[str, list[int]], initial_hull_energy: float) -> Choice:

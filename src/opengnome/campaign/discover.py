@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,7 @@ from opengnome.campaign.actions import Action
 from opengnome.campaign.context import Context
 from opengnome.campaign.events import Event
 from opengnome.campaign.executors import Crew, capacity
-from opengnome.campaign.journal import Journal
+from opengnome.campaign.journal import EmptyJournalError, Journal
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.loop import run
 from opengnome.campaign.perform import perform
@@ -45,7 +46,8 @@ def discover(
     layout = Layout(root)
     _refuse_unusable(layout, settings)
     with Journal(layout.journal) as journal:  # first: it refuses a second process before anything is changed
-        settings = _fix_settings(layout, settings, begun=_has_begun(layout, journal))
+        begun = _has_begun(layout, journal)
+        settings = _settled(layout, settings, begun=begun)
         progress = progress or Progress(layout.progress)
         stop = StopRequest(grace_s=settings.execution.stop_grace_s, tell=progress.message)
         with stopping(stop), Crew(settings.execution, root.absolute() / "execution") as crew:
@@ -58,6 +60,7 @@ def discover(
                 workers=None if make_executor else capacity(settings.execution),
             )
             _refuse_changes(journal, context)
+            _write_settings(layout, settings, begun=begun)  # not before: what is refused must not become its own
             return run(journal, settings, partial(_perform, context))
 
 
@@ -140,11 +143,11 @@ def _has_begun(layout: Layout, events: Iterable[Event]) -> bool:
 
 def _events(layout: Layout) -> Iterator[Event]:
     if layout.journal.is_file():
-        with Journal(layout.journal, read_only=True) as journal:
+        with suppress(EmptyJournalError), Journal(layout.journal, read_only=True) as journal:
             yield from journal
 
 
-def _fix_settings(layout: Layout, settings: CampaignSettings | None, *, begun: bool) -> CampaignSettings:
+def _settled(layout: Layout, settings: CampaignSettings | None, *, begun: bool) -> CampaignSettings:
     """The campaign's settings: those written in its directory, which given ones must equal once it has begun."""
     if layout.settings.is_file() and (begun or settings is None):
         written = read_settings(layout.root)
@@ -153,13 +156,9 @@ def _fix_settings(layout: Layout, settings: CampaignSettings | None, *, begun: b
                 f"{layout.root} holds a campaign with other settings ({', '.join(_differences(written, settings))}); "
                 "resume it without settings, or choose a new directory"
             )
-        # more rounds of the same campaign, or its known set in another place
-        if settings is not None and (settings.rounds, settings.known) != (written.rounds, written.known):
-            _write_settings(layout, settings)
         return settings or written
     if settings is None:
         raise CampaignError(f"{layout.root} holds no campaign to resume; give settings to start one")
-    _write_settings(layout, settings)
     return settings
 
 
@@ -174,7 +173,12 @@ def _refuse_unusable(layout: Layout, settings: CampaignSettings | None) -> None:
         raise CampaignError(f"cannot write to {layout.root}: {error.strerror}; choose another directory") from error
 
 
-def _write_settings(layout: Layout, settings: CampaignSettings) -> None:
+def _write_settings(layout: Layout, settings: CampaignSettings, *, begun: bool) -> None:
+    """The settings of a campaign that begins; of one that has, more rounds, or its known set in another place."""
+    if begun and layout.settings.is_file():
+        written = read_settings(layout.root)
+        if (settings.rounds, settings.known) == (written.rounds, written.known):
+            return
     replace_file(layout.settings, lambda path: path.write_text(settings_io.to_toml(settings), encoding="utf-8"))
 
 

@@ -4,7 +4,7 @@
    process or the next.
 2. The driver asks the files, not the futures. A unit that took its process down is tried again; attempts
    are counted by start marks the unit leaves itself, so those that wait are not charged for the deaths of others.
-   One that was lost with its block of a queue is not charged either.
+   One that was lost with its block of a queue is not charged either, and one that has advanced since is as new.
 3. Local workers die with the driver, also when it is killed.
 4. No more than a window of units is submitted: to stop is to stop submitting.
 """
@@ -15,7 +15,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import suppress
 from dataclasses import dataclass, field
 from glob import escape
@@ -148,6 +157,7 @@ class _Driver:
         self.on_wait = on_wait
         self.started_before = {unit.path: _starts(unit.path) for unit in waiting}
         self.starts = dict(self.started_before)
+        self.told = {unit.path: _last_word(unit) for unit in waiting}
         self.interrupted: Counter[Path] = Counter()
         self.executor: Executor | None = None
         self.n_starts = sum(self.started_before.values())
@@ -183,6 +193,8 @@ class _Driver:
 
     def _wind_down(self) -> Iterator[Ended]:
         """Wait for what ends in time; the others are ended with the executor, and go on from their folders."""
+        if isinstance(self.executor, ThreadPoolExecutor | ProcessPoolExecutor):  # a queue's do not say what has begun
+            self.running = {future: unit for future, unit in self.running.items() if not future.cancel()}
         if self.running and self.stop.grace_s > 0:
             self.stop.tell(
                 f"{self.stop.by}: stopping; {len(self.running)} units under way have {self.stop.grace_s:g} s to end"
@@ -228,7 +240,15 @@ class _Driver:
         else:
             raise WorkFailedError(f"{unit.function.__name__} for {unit.path.name} failed: {error!r}") from error
 
+    def _forgive(self, unit: Unit) -> None:
+        """What took a unit down before it advanced is not counted: it does many things, of which it has done some."""
+        if (word := _last_word(unit)) != self.told[unit.path]:
+            self.told[unit.path] = word
+            self.interrupted[unit.path] = 0
+            self.started_before[unit.path] = max(0, _starts(unit.path) - 1)
+
     def _interrupted(self, unit: Unit) -> Iterator[Ended]:
+        self._forgive(unit)
         self.interrupted[unit.path] += 1
         self.started_before[unit.path] = self.starts[unit.path] = _starts(unit.path)
         if self.interrupted[unit.path] <= self.rules.interruptions:
@@ -240,6 +260,9 @@ class _Driver:
         if isinstance(error, WorkerDiedError):
             self._count_unborn(unit, error)
             _remove_temporaries(unit.path)
+        if self.stop.is_asked:  # what asked us may have ended the workers, too; the next run begins it again
+            return
+        self._forgive(unit)
         hung = hang_note(unit.path)
         n_deaths = _starts(unit.path) - self.started_before[unit.path]
         if hung:
@@ -316,6 +339,14 @@ def _run(unit: Unit, limits: Limits = Limits()) -> float:  # noqa: B008 - immuta
         raise WorkFailedError(f"{unit.function.__name__} returned without leaving {unit.path.name}")
     _mark(unit.path).unlink(missing_ok=True)
     return time.monotonic() - began
+
+
+def _last_word(unit: Unit) -> str:
+    """The last line of its log, which tells how far it is; empty where there is none."""
+    try:
+        return "" if unit.log is None else unit.log.read_text().strip().rpartition("\n")[2]
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
 
 
 def _mark(path: Path) -> Path:

@@ -78,6 +78,10 @@ class Row:
             ) from error
 
 
+class EmptyJournalError(CampaignError):
+    """A journal without even its tables, as a kill at the very start, or a cut, leaves it."""
+
+
 class Journal:
     """Events of one campaign, in the order they were written."""
 
@@ -106,7 +110,7 @@ class Journal:
                     f"{FORMAT_VERSION}; install the version that wrote it, or a later one"
                 )
             if read_only and not self.version:
-                raise CampaignError(f"the journal {self.path} is empty: the campaign has not begun")
+                raise EmptyJournalError(f"the journal {self.path} is empty: the campaign has not begun")
             if not read_only:
                 _bring_up_to_date(connection, self.version)
                 self.version = FORMAT_VERSION

@@ -91,6 +91,20 @@ class CampaignResults:
         return tuple(sorted(events, key=lambda c: (c.round, c.crystal_id)))
 
     @cached_property
+    def chosen_calculations(self) -> tuple[Calculated, ...]:
+        """Those of candidates that were chosen, or whose round has yet to choose again.
+
+        Where a round was chosen again after a repair, what the first choice had calculated is an entry of the hull, and
+        nobody's choice.
+        """
+        return tuple(c for c in self.calculations if c.crystal_id in self.choices or not self._has_chosen(c.round))
+
+    def _has_chosen(self, number: int) -> bool:
+        current = self.state.round(number)
+        searches = self.settings.compositions.n_searched > 0
+        return current.selection is not None and (current.compositions is not None or not searches)
+
+    @cached_property
     def entries(self) -> Mapping[str, Entry]:
         """Hull entries of the converged calculations, by candidate id."""
         alignment = self.state.alignment
@@ -110,14 +124,22 @@ class CampaignResults:
 
     @cached_property
     def discoveries(self) -> tuple[Discovery, ...]:
-        """Calculated candidates that lie on the current hull, the deepest first."""
-        found = [
-            self._discovery(calculated, self.entries[calculated.crystal_id])
-            for calculated in self.calculations
-            if calculated.crystal_id in self.entries
-            and self.hull.energy_above_hull(self.entries[calculated.crystal_id]) <= STABILITY_TOLERANCE
-        ]
+        """Calculated candidates that lie on the current hull, the deepest first.
+
+        Of a composition the lowest one: two crystals of one energy are one crystal that was found twice.
+        """
+        lowest: dict[str, Calculated] = {}
+        for calculated in self.chosen_calculations:
+            entry, formula = self.entries.get(calculated.crystal_id), calculated.reduced_formula
+            if entry is None or self.hull.energy_above_hull(entry) > STABILITY_TOLERANCE:
+                continue
+            if formula not in lowest or self._rank(calculated) < self._rank(lowest[formula]):
+                lowest[formula] = calculated
+        found = [self._discovery(calculated, self.entries[calculated.crystal_id]) for calculated in lowest.values()]
         return tuple(sorted(found, key=lambda d: (d.decomposition_energy, d.id)))
+
+    def _rank(self, calculated: Calculated) -> tuple[float, str]:
+        return self.entries[calculated.crystal_id].corrected_energy_per_atom, calculated.crystal_id
 
     def _discovery(self, calculated: Calculated, entry: Entry) -> Discovery:
         crystal = self.knowledge.relaxed(calculated)

@@ -18,7 +18,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
@@ -111,10 +111,7 @@ class RetrospectiveCampaign:
         compositions = self.table.compositions.take(pool)
         hull_energies = hull.formation_energies(compositions, hull.energies_per_atom_at(compositions))
         prediction = self._predict(number, known, energies, pool) if self.strategy.needs_model else None
-        distances = np.full(len(pool), np.nan)
-        if prediction is not None:
-            distances = self._distances(hull, pool, prediction.formation_energies, hull_energies)
-        positions, counts = self._choose(number, pool, prediction, distances)
+        positions, counts = self._choose(number, hull, pool, prediction, hull_energies)
         nothing = np.full(len(pool), None)
         return RetrospectiveRound(
             number=number,
@@ -169,26 +166,34 @@ class RetrospectiveCampaign:
             progress=self.progress,
         )
 
-    def _distances(self, hull: Hull, pool: np.ndarray, energies: np.ndarray, hull_energies: np.ndarray) -> np.ndarray:
-        """Predicted distances that the strategy goes by, (n_pool,), eV/atom."""
-        if self.strategy.competitors == "known":
-            return energies - hull_energies
-        ids = [self.table.table.ids[row] for row in pool.tolist()]
-        return distances_among_candidates(hull, ids, self.table.compositions.take(pool), energies)
-
     def _choose(
-        self, number: int, pool: np.ndarray, prediction: PoolPrediction | None, distances: np.ndarray
+        self,
+        number: int,
+        hull: Hull,
+        pool: np.ndarray,
+        prediction: PoolPrediction | None,
+        hull_energies: np.ndarray,
     ) -> tuple[np.ndarray, dict[str, float]]:
         """Positions in `pool` by the filters and the choice of a campaign, and what the filters left."""
         ids, formulas = self.table.table.ids, self.table.table.reduced_formulas
         candidates = Pool(
             [ids[row] for row in pool.tolist()],
             [formulas[row] for row in pool.tolist()],
-            distances,
+            np.full(len(pool), np.nan) if prediction is None else prediction.formation_energies - hull_energies,
             np.full(len(pool), np.nan) if prediction is None else prediction.stds,
         )
         window = within_window(candidates, window=self.settings.window)
         kept = lowest_per_composition(candidates, window)
+        if prediction is not None and self.strategy.competitors == "candidates":
+            among = np.full(len(pool), np.nan)  # of the kept alone: others of a composition would compete with it
+            ids_of_kept, compositions = (
+                [candidates.ids[i] for i in kept.tolist()],
+                self.table.compositions.take(pool[kept]),
+            )
+            among[kept] = distances_among_candidates(
+                hull, ids_of_kept, compositions, prediction.formation_energies[kept]
+            )
+            candidates = replace(candidates, among_candidates=among)
         rounds = self.strategy.rounds(self.settings.budgets[number - 1])
         seed = seed_for(self.settings.seed, "retrospective selection", self.repeat, number)
         chosen = choose(candidates, kept, rounds, seed=seed)[MODEL if self.strategy.needs_model else RANDOM_UNFILTERED]

@@ -17,8 +17,11 @@ def screen(context: Context, state: CampaignState, number: int, shards: Sequence
     """Generate and judge the candidates of the named shards."""
     hull = context.knowledge.hull(state, before_round=number)
     write_hull(context.layout.hull(number), hull)
-    opened = state.round(number).opened
-    n_parents = 0 if opened is None else opened.n_parents
+    current = state.round(number)
+    if current.opened is None or current.ensemble is None:
+        raise ValueError(f"round {number} has no ensemble: plan() orders AssembleEnsemble before any screening")
+    n_parents = current.opened.n_parents
+    formulas_digest = work.file_digest(context.layout.formulas(number))
     size = context.settings.parents.parents_per_shard
     numbers = {context.layout.shard(number, shard): shard for shard in shards}
     units = [
@@ -31,11 +34,13 @@ def screen(context: Context, state: CampaignState, number: int, shards: Sequence
                 "start": shard * size,
                 "stop": min((shard + 1) * size, n_parents),
                 "formulas_path": context.layout.formulas(number),
+                "formulas_digest": formulas_digest,
                 "hull_path": context.layout.hull(number),
                 "hull_digest": hull.digest,
                 "generation": context.generation,
                 "screening": context.settings.screening,
                 "ensemble_path": context.layout.ensemble(number),
+                "ensemble_digest": current.ensemble.digest,
                 "seed": seed_for(context.settings.seed, "generation", number),
             },
         )

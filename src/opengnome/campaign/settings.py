@@ -152,6 +152,16 @@ class CompositionSearchSettings(Settings):
     training: TrainingSettings = COMPOSITIONAL_TRAINING.model_copy(update={"epochs": 6, "learning_rate": 5e-4})
     """Fine-tuning of the shipped compositional networks in every round on the lowest energies known."""
 
+    @model_validator(mode="after")
+    def _check_sizes(self) -> "CompositionSearchSettings":
+        largest = self.proposals.max_atoms * self.structures.min_formula_units
+        if self.n_searched and largest > self.structures.max_atoms:
+            raise ValueError(
+                f"formulas of proposals.max_atoms={self.proposals.max_atoms} need cells of {largest} atoms, and random "
+                f"crystals have at most structures.max_atoms={self.structures.max_atoms}; change one of them"
+            )
+        return self
+
     @property
     def n_searched(self) -> int:
         """Compositions searched per round."""

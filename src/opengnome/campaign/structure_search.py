@@ -17,6 +17,7 @@ from opengnome.campaign.settings import CompositionSearchSettings
 from opengnome.campaign.state import CampaignState
 from opengnome.crystals import Composition, Crystal
 from opengnome.crystals.replacement import replace_file
+from opengnome.errors import WorkFailedError
 from opengnome.generation import RandomStructureSettings, keeps_coming_back, random_crystals
 from opengnome.oracles import Calculation, OracleSettings, Status, make_oracle, read_calculation, write_calculation
 from opengnome.oracles.relaxation import failed
@@ -85,11 +86,16 @@ def search_compositions(
         Unit(path, search, {"path": path, "log": path.with_suffix(".log"), "of": of}, log=path.with_suffix(".log"))
         for path, (_, of) in searches.items()
     ]
-    for ended in context.run(f"round {number}, structure searches", units):
-        candidate_id, of = searches[ended.unit.path]
-        if ended.lost:
-            _record_loss(ended.unit.path, of, ended.lost)
-        yield from _events(context, number, candidate_id, of.formula, ended.unit.path)
+    while units:
+        again: list[Unit] = []
+        for ended in context.run(f"round {number}, structure searches", units):
+            candidate_id, of = searches[ended.unit.path]
+            if ended.lost:  # one crystal is to blame, the others are not
+                _record_loss(of, ended.lost)
+                again.append(ended.unit)
+            else:
+                yield from _events(context, number, candidate_id, of.formula, ended.unit.path)
+        units = again
 
 
 def _search(context: Context, formula: str) -> Search:
@@ -125,17 +131,13 @@ def search(*, path: Path, log: Path, of: Search) -> None:
     _write_runs(path, runs)
 
 
-def _record_loss(path: Path, of: Search, reason: str) -> None:
-    """The runs of a search that took its process down too often: those that ended, and the one that is to blame."""
-    runs = []
-    for number, crystal, calculation_path in of.starts():
-        lost = not calculation_path.exists()
-        if lost:
+def _record_loss(of: Search, reason: str) -> None:
+    """The crystal at which a search took its process down too often has failed; the search goes on behind it."""
+    for _, crystal, calculation_path in of.starts():
+        if not calculation_path.exists():
             write_calculation(calculation_path, failed(crystal, reason, identity=make_oracle(of.oracle).identity))
-        runs.append(_run(number, read_calculation(calculation_path), calculation_path))
-        if lost:
-            break
-    _write_runs(path, runs)
+            return
+    raise WorkFailedError(f"the search for {of.formula} is lost with all its crystals calculated: {reason}")
 
 
 def _write_runs(path: Path, runs: Sequence[dict[str, object]]) -> None:

@@ -22,7 +22,7 @@ from opengnome.datasets import held_out_mask
 from opengnome.errors import SettingsError
 from opengnome.graphs import cached_store
 from opengnome.models import AnyModelSettings, Ensemble, ModelSettings, StructuralSettings, TrainingSettings
-from opengnome.models.processes import Processes, join_processes, leave_processes
+from opengnome.models.processes import Processes, join_processes, leave_processes, n_started
 from opengnome.settings import Settings, load
 
 
@@ -50,7 +50,10 @@ def train_any(
     workers: int,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Train an ensemble of a kind and return its metrics; raises `SettingsError` for an unknown kind."""
+    """Train an ensemble of a kind and return its metrics.
+
+    Raises `SettingsError` for an unknown kind, and when several processes were started for compositional networks.
+    """
     if kind not in KINDS:
         raise SettingsError(f"{kind!r} is not a kind of model; it is one of {', '.join(KINDS)}")
     common: dict[str, Any] = {"column": column, "n_members": n_members, "seed": seed, "workers": workers}
@@ -61,6 +64,11 @@ def train_any(
             table_path, output, max_atoms=max_atoms, settings=settings, progress=progress, **common
         )
         return ensemble.metrics if leave_processes().is_first else {}
+    if n_started() > 1:
+        raise SettingsError(
+            f"{n_started()} processes were started for networks that take one each (--kind compositional); run it "
+            "without torchrun, and set --workers to how many are trained beside each other"
+        )
     compositional = load(CompositionalTrainSettings, settings_file, overrides)
     return train_compositional_ensemble(table_path, output, settings=compositional, progress=progress, **common).metrics
 

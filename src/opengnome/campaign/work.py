@@ -143,11 +143,13 @@ def screen(
     start: int,
     stop: int,
     formulas_path: Path,
+    formulas_digest: str,
     hull_path: Path,
     hull_digest: str,
     generation: GenerationSettings,
     screening: ScreeningSettings,
     ensemble_path: Path,
+    ensemble_digest: str,
     seed: int,
 ) -> None:
     """Candidates of parents start..stop, their predicted energies and distances to the hull of the round; the file is
@@ -157,9 +159,10 @@ def screen(
     one of the volumes) has NaN.
     """
     _one_thread()
-    result = _generated(parents_path, start, stop, formulas_path, generation, seed)
+    known = _known_formulas(formulas_path, formulas_digest)
+    result = _generated(parents_path, start, stop, known, generation, seed)
     table = result.table
-    prediction = _ensemble(ensemble_path).predict(
+    prediction = _ensemble(ensemble_path, ensemble_digest).predict(
         table, volume_scales=volume_scales(screening), bfloat16=screening.bfloat16
     )
     for name in ("formation_energy_per_atom", "spread", "std", "volume_scale"):
@@ -176,19 +179,21 @@ def generate_shard(
     start: int,
     stop: int,
     formulas_path: Path,
+    formulas_digest: str,
     generation: GenerationSettings,
     seed: int,
 ) -> None:
     """Candidates of parents start..stop without predictions; the file is a crystal table of all of them."""
-    result = _generated(parents_path, start, stop, formulas_path, generation, seed)
+    known = _known_formulas(formulas_path, formulas_digest)
+    result = _generated(parents_path, start, stop, known, generation, seed)
     write_shard(path, result.table, result)
 
 
 def _generated(
-    parents_path: Path, start: int, stop: int, formulas_path: Path, generation: GenerationSettings, seed: int
+    parents_path: Path, start: int, stop: int, known: frozenset[str], generation: GenerationSettings, seed: int
 ) -> GenerationResult:
     parents = read_table(parents_path).slice(start, stop)
-    return generate(parents, generation, known_formulas=_known_formulas(formulas_path), seed=seed)
+    return generate(parents, generation, known_formulas=known, seed=seed)
 
 
 def volume_scales(settings: ScreeningSettings) -> tuple[float, ...]:
@@ -206,20 +211,23 @@ def _oracle(settings_json: str) -> Oracle:
     return make_oracle(OracleSettings.model_validate_json(settings_json))
 
 
+# A worker may outlive a campaign and meet the next one in the same folder: what is kept has the name of its content.
+
+
 @lru_cache(maxsize=1)
-def _known_formulas(path: Path) -> frozenset[str]:
-    """The compositions of a round's known set; a new round has a new path."""
+def _known_formulas(path: Path, _digest: str) -> frozenset[str]:
+    """The compositions of a round's known set."""
     return frozenset(path.read_text(encoding="utf-8").split())
 
 
 @lru_cache(maxsize=1)
 def _hull(path: Path, _digest: str) -> Hull:
-    """The hull of a round; one that was written again has another digest."""
+    """The hull of a round."""
     return read_hull(path)
 
 
 @lru_cache(maxsize=1)
-def _ensemble(path: Path) -> Ensemble:
+def _ensemble(path: Path, _digest: str) -> Ensemble:
     return Ensemble.load(path)
 
 

@@ -9,7 +9,7 @@ from opengnome.generation.novelty_ladder import Novelty, NoveltyLadder, Rung
 from opengnome.generation.oxidation import oxidation_states
 from opengnome.generation.random_settings import RandomStructureSettings
 from opengnome.generation.random_structures import METHOD as RANDOM_STRUCTURE
-from opengnome.generation.random_structures import keeps_coming_back, random_crystals
+from opengnome.generation.random_structures import can_be_packed, keeps_coming_back, random_crystals
 from opengnome.generation.settings import GenerationSettings
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "NoveltyLadder",
     "RandomStructureSettings",
     "Rung",
+    "can_be_packed",
     "candidate_table",
     "composition_batches",
     "formula_table",

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from opengnome.crystals import Crystal, CrystalTable, digest
 from opengnome.crystals.composition import Composition
-from opengnome.errors import SettingsError
+from opengnome.errors import InvalidCrystalError, SettingsError
 from opengnome.generation.minimum_distances import given_pairs, minimum_distances
 from opengnome.generation.radii import COVALENT_RADII
 from opengnome.generation.random_lattices import random_lattice
@@ -158,6 +158,17 @@ def composition_rules(composition: Composition, settings: RandomStructureSetting
         smallest_distances=np.where(given, distances, smallest),
         unit_numbers=tuple(range(settings.min_formula_units, most + 1)),
     )
+
+
+def can_be_packed(composition: Composition, settings: RandomStructureSettings) -> bool:
+    """Whether `random_crystals` can make crystals of a composition: not of more atoms than a cell may have, nor of
+    elements of whose compounds no volume is known.
+    """
+    try:
+        composition_rules(composition, settings)
+    except (InvalidCrystalError, SettingsError):
+        return False
+    return True
 
 
 @dataclass(frozen=True, eq=False)

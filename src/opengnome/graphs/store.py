@@ -1,8 +1,9 @@
 """Graphs of many crystals as flat arrays, in memory or memory-mapped from disk."""
 
 import json
-import os
+import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from opengnome.graphs.orbits import EMPTY, OrbitGraph, orbit_graph
 FORMAT_VERSION = 2
 _MANIFEST = "graphs.json"
 _ROWS_PER_CHUNK = 1024
+_STILL_WRITTEN_S = 3600.0
+"""A folder that is being written gets another file more often than this, seconds."""
 _OF_EDGES = ("senders", "receivers", "distances", "counts")
 
 Progress = Callable[[str], None]
@@ -83,7 +86,11 @@ class GraphStore:
 
         A whole store that is there already is kept: another process was quicker with the same crystals.
         """
-        temporary = directory.with_name(f"{directory.name}.{os.getpid()}.tmp")
+        for old in directory.parent.glob(f".{directory.name}.*.tmp"):
+            if time.time() - old.stat().st_mtime > _STILL_WRITTEN_S:  # of a process that was killed
+                shutil.rmtree(old, ignore_errors=True)
+        # No process number: that of one that was killed comes back, in a container or on another node.
+        temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.tmp")
         temporary.mkdir(parents=True)
         for name, values in self._arrays().items():
             np.save(temporary / f"{name}.npy", values)

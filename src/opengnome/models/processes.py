@@ -61,9 +61,14 @@ class Processes:
         return float(tensor)
 
 
+def n_started() -> int:
+    """How many processes torchrun (or a queue with its variables) has started for one training."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def join_processes() -> Processes:
     """Join the process group that torchrun (or a queue with its variables) has set up; alone without one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+    if n_started() > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

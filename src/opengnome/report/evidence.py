@@ -56,7 +56,7 @@ def comparisons(results: CampaignResults) -> list[Comparison]:
     """All candidates with a finite prediction and a converged calculation, in the order of round and id."""
     hull = results.knowledge.initial_hull
     found = []
-    for calculated in results.calculations:
+    for calculated in results.chosen_calculations:
         entry = results.entries.get(calculated.crystal_id)
         choice = results.choice_of(calculated)
         if entry is None or not math.isfinite(choice.predicted_formation_energy_per_atom + choice.predicted_std):
