@@ -104,6 +104,8 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, object]:
         "parents": opened.n_parents,
         "counts": selected.counts,
         "volumes": options.volumes,
+        "max_atoms": options.max_atoms,
+        "bfloat16": options.bfloat16,
         "workers": workers,
         "screening_seconds": screened,
         "candidates_per_hour": 3600 * n / screened,

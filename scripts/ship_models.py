@@ -22,7 +22,13 @@ from opengnome.crystals import Composition
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.io import read_table
 from opengnome.datasets import held_out_mask
-from opengnome.models import StructuralSettings, TrainingSettings, assemble_compositional, assemble_ensemble
+from opengnome.models import (
+    COMPOSITIONAL_TRAINING,
+    StructuralSettings,
+    TrainingSettings,
+    assemble_compositional,
+    assemble_ensemble,
+)
 from opengnome.models.checkpoint import load_checkpoint, read_json, save_checkpoint
 from opengnome.models.manifest import MANIFEST
 from opengnome.models.prediction import Prediction
@@ -126,22 +132,33 @@ def ship_compositional(data: Path, run: Path) -> None:
         f"{len(ensemble.members)} networks.",
         data=f"{int((~held_out).sum()):,} compositions, the lowest energy of each; {int(held_out.sum()):,} held out by "
         f"formula hash. {SOURCE}",
-        retrain="opengnome train DATA/mp_crystals.parquet --kind compositional -o runs/compositional, then "
-        "python scripts/ship_models.py compositional --data DATA --run runs/compositional",
+        retrain=retrain_compositional(folder),
         compositions=compositions,
         prediction=ensemble.predict(compositions),
         truth=targets[held_out],
     )
 
 
+def retrain_compositional(folder: Path) -> str:
+    """The commands that make the compositional ensemble again."""
+    cards = [read_json(path) for path in sorted(folder.glob("member-*.json"))]
+    options = changed_options("training", COMPOSITIONAL_TRAINING.model_dump(mode="json"), cards[0]["training"])
+    return (
+        f"opengnome train DATA/mp_crystals.parquet --kind compositional --members {len(cards)}{options} "
+        "-o runs/compositional, then python scripts/ship_models.py compositional --data DATA --run runs/compositional"
+    )
+
+
 def retrain_structural(folder: Path, max_atoms: int | None) -> str:
     """The commands that make the structural ensemble again."""
-    card = read_json(folder / "member-00.json")
+    cards = [read_json(path) for path in sorted(folder.glob("member-*.json"))]
+    card, seeds = cards[0], [card["seed"] for card in cards]
     options = changed_options("model", StructuralSettings().model_dump(mode="json"), card["settings"])
     options += changed_options("training", TrainingSettings().model_dump(mode="json"), card["training"])
     limit = "" if max_atoms is None else f" --max-atoms {max_atoms}"
     return (
-        f"python benchmarks/accuracy.py mp --data DATA --output runs/mp{limit}{options} --member 0 (and 1, ...), then "
+        f"python benchmarks/accuracy.py mp --data DATA --output runs/mp{limit}{options} --member {seeds[0]} "
+        f"(and {', '.join(map(str, seeds[1:]))}), then "
         f"python scripts/ship_models.py structural --data DATA --run runs/mp{limit}"
     )
 

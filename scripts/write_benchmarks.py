@@ -17,10 +17,9 @@ RESULTS = DOCS / "results"
 HEADER = """# Benchmarks
 
 Written by `scripts/write_benchmarks.py` from `docs/results/*.json`; each section names the command that made its
-file. DATA is the folder with the public tables (`mp_crystals.parquet`, `gnome_pbe.parquet`,
-`mp_compositions.parquet`). All on virtual machines with two cores of an AMD EPYC and no graphics card: Zen 4 for the
-uncertainty on the hash test and on GNoME crystals, compositions, scaling law, hulls and all about candidates, Zen 5 for
-the rest. Errors are of formation energies, meV/atom.
+file. DATA is the folder with the tables of [data.md](data.md). All on virtual machines with two cores of an AMD EPYC
+and no graphics card: Zen 4 for the uncertainty on the hash test and on GNoME crystals, compositions, scaling law, hulls
+and all about candidates, Zen 5 for the rest. Errors are of formation energies, meV/atom.
 """
 
 
@@ -289,8 +288,8 @@ def map_reduce(result: dict[str, Any]) -> str:
         ["shards on the disk", f"{result['shards_mb']:,.0f} MB"],
     ]
     text = (
-        f"The shipped networks at {result['volumes']} volume, {result['workers']} workers. With ten networks and "
-        'twenty volumes the same takes what "From parents to the distance from the hull" says.'
+        f"The shipped networks in bfloat16 at {result['volumes']} volume, parents of at most 12 atoms, "
+        f"{result['workers']} workers."
     )
     return f"{text}\n\n{table(['', ''], rows)}"
 
@@ -355,7 +354,30 @@ def gpaw_reference(result: dict[str, Any]) -> str:
         "seconds on one core that other work shared in part."
     )
     head = ["crystal", "prototype", "GPAW", "published", "difference", "seconds", "source"]
-    return f"{text}\n\n{table(head, rows)}"
+    states = [
+        [
+            name,
+            f"{row['a']:.3f}",
+            f"{row['bulk_modulus_gpa']:.1f}",
+            f"{row['rms_residual_mev_per_atom']:.4f}",
+            f"{row['largest_difference_of_stress_and_slope_gpa']:.3f}",
+        ]
+        for name, row in result["eos"].items()
+    ]
+    state_head = [
+        "equation of state",
+        "a, A",
+        "bulk modulus, GPa",
+        "rms residual, meV/atom",
+        "largest difference of stress and slope, GPa",
+    ]
+    forces = [
+        [name, f"{row['largest_force']:.2f}", ", ".join(f"{1000 * d:+.2f}" for d in row["difference_from_energies"])]
+        for name, row in result["forces"].items()
+    ]
+    force_head = ["forces", "largest, eV/A", "two components minus finite differences of energies, meV/A"]
+    tables = (table(head, rows), table(state_head, states), table(force_head, forces))
+    return "\n\n".join((text, *tables, "Formation energies and other functionals are not finished."))
 
 
 def hulls(text: str) -> str:
@@ -450,7 +472,7 @@ SECTIONS: tuple[Section, ...] = (
     (
         "Candidates beside pymatgen",
         "generation.txt",
-        "python benchmarks/bench_generation.py --parents 1000",
+        "python benchmarks/bench_generation.py --data DATA --parents 1000",
         verbatim,
     ),
     (
@@ -468,7 +490,7 @@ SECTIONS: tuple[Section, ...] = (
     (
         "Duplicates beside pymatgen",
         "dedup.txt",
-        "python benchmarks/bench_dedup.py",
+        "python benchmarks/bench_dedup.py --data DATA",
         verbatim,
     ),
     (
@@ -506,7 +528,7 @@ SECTIONS: tuple[Section, ...] = (
     (
         "GPAW beside published lattice constants",
         "gpaw_reference.json",
-        "python benchmarks/gpaw_reference.py --data DATA --work runs/gpaw --only lattice",
+        "python benchmarks/gpaw_reference.py --data DATA --work runs/gpaw --only lattice eos forces",
         gpaw_reference,
     ),
     (
