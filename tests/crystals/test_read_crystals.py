@@ -3,8 +3,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from opengnome.crystals import CrystalTable
-from opengnome.crystals.io import ReadRow, cif_text, read_crystals, read_table, to_ase, write_table
+from opengnome.crystals import Crystal, CrystalTable
+from opengnome.crystals.io import (
+    ReadRow,
+    cif_text,
+    read_crystals,
+    read_table,
+    to_ase,
+    write_crystals,
+    write_table,
+)
 from opengnome.errors import InvalidCrystalError
 
 
@@ -193,3 +201,35 @@ def test_disordered_conductors_are_refused_for_their_occupancy(shared_data):
     assert len(reasons) == 195
     assert all("occupancy" in reason for reason in reasons)
     assert np.mean([row.crystal.n_atoms for row in rows if row.crystal]) > 8
+
+
+def frames_text(*frames: tuple[str, str]) -> str:
+    """Frames of one atom each: the id as it is written, and the symbol."""
+    comment = 'Lattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3 pbc="T T T"'
+    return "".join(f"1\n{comment} {identifier}\n{symbol} 0.0 0.0 0.0\n" for identifier, symbol in frames)
+
+
+def test_one_bad_frame_costs_no_other(tmp_path):
+    path = tmp_path / "x.extxyz"
+    path.write_text(frames_text(("id=a", "Na"), ("id=b", "Qq"), ("id=c", "D"), ("id=d", "Cl")) + "\n\n")
+    rows = read_crystals(path)
+    assert [row.id for row in rows] == ["a", "x-1", "c", "d"]
+    assert "KeyError" in rows[1].reason
+    assert [row.crystal.reduced_formula for row in rows if row.crystal] == ["Na", "H2", "Cl2"]
+    path.write_text(frames_text(("id=a", "Na")) + "2\nno lattice\nNa 0 0 0\n")
+    assert [row.crystal is None for row in read_crystals(path)] == [False, True]
+
+
+def test_ids_come_back_as_they_were_written(tmp_path):
+    ids = ["001", "1", "1_000", "1e5", "T", 'with "quotes" and \\']
+    crystals = [Crystal(3.0 * np.eye(3), np.zeros((1, 3)), np.array([z])) for z in range(11, 17)]
+    write_crystals(tmp_path / "x.extxyz", CrystalTable.from_crystals(crystals, ids))
+    assert [row.id for row in read_crystals(tmp_path / "x.extxyz")] == ids
+
+
+def test_a_poscar_without_elements_is_refused(tmp_path):
+    path = tmp_path / "POSCAR"
+    rows = "\n".join(["4 0 0", "0 4 0", "0 0 4", "1 1", "Direct", "0 0 0", "0.5 0.5 0.5"])
+    path.write_text(f"NaCl rock salt\n1.0\n{rows}\n")
+    (row,) = read_crystals(path)
+    assert row.reason.startswith("a POSCAR of VASP 4, without element names")

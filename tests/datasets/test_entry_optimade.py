@@ -104,12 +104,17 @@ def test_crystals(rock_salt: Crystal, salts: list[dict[str, Any]]) -> None:
     bare = {"id": "bare", "attributes": {"chemical_formula_reduced": "ClNa"}}
     flat = structure("flat", "ClNa", rock_salt)
     flat["attributes"]["lattice_vectors"] = np.zeros((3, 3)).tolist()
-    good, *bad = crystals_from_structures([salts[0], shared, empty, slab, bare, flat])
+    half = structure("half", "ClNa", rock_salt)
+    half["attributes"]["species"][1] = {"name": "Na", "chemical_symbols": ["Na"], "concentration": [0.5]}
+    same = structure("same", "ClNa", rock_salt)
+    same["attributes"]["cartesian_site_positions"] = np.zeros((rock_salt.n_atoms, 3)).tolist()
+    good, *bad = crystals_from_structures([salts[0], shared, empty, slab, bare, flat, half, same])
     assert good.crystal is not None
     np.testing.assert_allclose(good.crystal.lattice, rock_salt.lattice)
     np.testing.assert_allclose(good.crystal.frac_coords, rock_salt.frac_coords, atol=1e-12)
     assert good.crystal.atomic_numbers.tolist() == rock_salt.atomic_numbers.tolist()
     words = ["fully occupied by one element", "fully occupied", "periodic along all three", "lacks", "no crystal"]
+    words += ["fully occupied", "apart"]
     for row, expected in zip(bad, words, strict=True):
         assert row.crystal is None
         assert expected in row.reason

@@ -160,7 +160,7 @@ def test_a_cell_that_contradicts_its_formula_is_rejected(tmp_path: Path) -> None
         ("id,energy_per_atom\na,-1\n", "no column with formulas"),
         ("reduced_formula,energy\nLi2O,-13\n", "add n_atoms, the formula of the cell"),
         ("formula,energy,energy_kind\nLi,-1,total\nLi2O,-6,formation\n", "holds total and formation energies"),
-        ("a,b\n1\n", "not a readable CSV table"),
+        ("a,b\n1\n", "no column with energies"),
         ("id,id,formula,energy_per_atom\na,b,Li,-1\n", r"several columns called \['id'\]"),
     ],
 )
@@ -291,3 +291,35 @@ def test_the_hull_files_of_the_public_data(shared_data: Path) -> None:
         np.testing.assert_allclose(corrected, expected, rtol=0, atol=1e-12)
         if path.name == "Li-Fe-O.parquet":
             assert read.levels == ("GGA_GGA+U",)
+
+
+def test_a_malformed_line_is_a_rejected_row(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,formula,energy_per_atom\na,Li,-1.9\nb,O2\nc,Li2O,-4.7,extra\nd,O2,-4.9\n")
+    read = read_entry_table(path)
+    assert [row.id for row in read.rows] == ["a", "d", "t: line 3", "t: line 4"]
+    assert [row.reason for row in read.rejected] == [f"it has {n} values, the head of the table has 3" for n in (2, 4)]
+    assert {row.status for row in read.rejected} == {"malformed_line"}
+
+
+@pytest.mark.parametrize("spelled", ["GGA+U", "GGA_U"])
+def test_run_types_of_the_materials_project_are_one_level(tmp_path: Path, spelled: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"formula,energy_per_atom,run_type\nFe,-8.4,GGA\nFe2O3,-6.5,{spelled}\n")
+    assert {row.level for row in read_entry_table(path).rows if isinstance(row, Entry)} == {"GGA_GGA+U"}
+
+
+def test_a_row_without_a_crystal_costs_no_other_its_details(tmp_path: Path) -> None:
+    lattice = (4.0 * np.eye(3)).ravel().tolist()
+    table = {
+        "id": ["whole", "without"],
+        "formula": ["NaCl", "NaCl"],
+        "energy_per_atom": [-3.4, -3.3],
+        "run_type": ["GGA", "GGA"],
+        "lattice": [lattice, None],
+        "atomic_numbers": [[11, 17], [11, 17]],
+        "frac_coords": [[0.0] * 3 + [0.5] * 3] * 2,
+    }
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    read = read_entry_table(tmp_path / "t.parquet")
+    assert [read.details_of(row).crystal is None for row in range(2)] == [False, True]

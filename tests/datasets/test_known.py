@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from opengnome.crystals import Crystal, CrystalTable, supercell
@@ -119,3 +121,31 @@ def test_the_embedded_set_is_whole() -> None:
     assert np.median(formation[~elemental]) < -0.3
     assert len(load_elemental_crystals()) == 89
     assert set(load_embedded_frames().column("energy_per_atom")) & {None} == set()
+
+
+def test_rows_that_are_no_crystals_are_left_out_and_counted(table_path: Path) -> None:
+    table = pq.read_table(table_path).to_pylist()
+    broken = []
+    for name, changes in {
+        "flat": {"lattice": [1.0, 0, 0, 2.0, 0, 0, 0, 0, 1.0]},
+        "nowhere": {"frac_coords": [float("nan")] * len(table[0]["frac_coords"])},
+        "unknown": {"atomic_numbers": [0] * table[0]["n_atoms"]},
+    }.items():
+        broken.append({**table[0], "id": name, **changes})
+    pq.write_table(pa.Table.from_pylist([*table, *broken]), table_path)
+    known = load_known_set(KnownSetSettings(source=str(table_path)))
+    assert known.table.ids == ["a", "b"]
+    assert sum(known.left_out.values()) == 4  # the third has no energy
+    assert any("outside 1..118" in reason for reason in known.left_out)
+
+
+def test_formulas_are_those_of_the_crystals_and_ids_are_text(table_path: Path) -> None:
+    table = pq.read_table(table_path)
+    n = len(table)
+    table = table.set_column(table.column_names.index("id"), "id", pa.array([7, *[None] * (n - 1)], pa.int64()))
+    spelled = table.set_column(table.column_names.index("reduced_formula"), "reduced_formula", pa.array(["X"] * n))
+    before = load_known_set(KnownSetSettings(source=str(table_path))).table.reduced_formulas
+    pq.write_table(spelled, table_path)
+    known = load_known_set(KnownSetSettings(source=str(table_path)))
+    assert known.table.reduced_formulas == before
+    assert known.table.ids[:2] == ["7", "row-1"]

@@ -103,3 +103,11 @@ def test_whole_orbits_are_not_lost_where_subsets_are_drawn():
     found = unique_subsets(shift, 20, max_subsets=10, rng=np.random.default_rng(0))
     assert len(found) == 10
     assert {tuple(range(20)), tuple(range(20, 40))} <= {tuple(row) for row in found.tolist()}
+
+
+def test_no_union_is_looked_for_where_none_can_be():
+    """Forty orbits of two sites have 2^40 unions, none of an odd number."""
+    sites = np.arange(80)
+    pairs = np.stack([sites, sites ^ 1])
+    assert orbit_unions(pairs, 41, max_subsets=10).shape == (0, 41)
+    assert len(orbit_unions(pairs, 40, max_subsets=10)) == 10

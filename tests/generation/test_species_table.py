@@ -63,3 +63,10 @@ def test_ionic_radius_of_an_untabulated_charge_lies_between_its_neighbours():
     z = ATOMIC_NUMBERS["Fe"]
     assert ionic_radius(z, 6) < ionic_radius(z, 5) < ionic_radius(z, 4)
     assert ionic_radius(ATOMIC_NUMBERS["Kr"], 2) == COVALENT_RADII[ATOMIC_NUMBERS["Kr"]]
+
+
+@pytest.mark.parametrize(("symbol", "charge", "higher"), [("Sn", 2, 4), ("In", 1, 3), ("Zr", 2, 4)])
+def test_a_cation_below_its_lowest_tabulated_charge_is_larger(symbol, charge, higher):
+    """Shannon has no Sn2+, and Sn4+ is half as large: PbSe gave SnSe a lattice of 5.2 A (it has 6.0)."""
+    z = ATOMIC_NUMBERS[symbol]
+    assert ionic_radius(z, higher) < ionic_radius(z, charge) < COVALENT_RADII[z]

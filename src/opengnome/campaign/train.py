@@ -17,7 +17,7 @@ from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.train_compositional import CompositionalTrainSettings, train_compositional_ensemble
 from opengnome.crystals import CrystalTable
 from opengnome.crystals.io import read_table, write_table
-from opengnome.crystals.table import STRUCTURE_COLUMNS
+from opengnome.crystals.table import STRUCTURE_COLUMNS, unreadable_rows
 from opengnome.datasets import held_out_mask
 from opengnome.errors import SettingsError
 from opengnome.graphs import cached_store
@@ -141,11 +141,13 @@ def usable_rows(path: Path, *, column: str, max_atoms: int | None = None) -> Cry
             f"{path} has no column {column!r}; its columns are {table.column_names}. Name one with --column"
         )
     targets = np.array([np.nan if value is None else value for value in table.column(column)], dtype=float)
-    usable = np.isfinite(targets) & (True if max_atoms is None else table.n_atoms <= max_atoms)
+    crystals = np.ones(len(table), dtype=bool)
+    crystals[list(unreadable_rows(table))] = False
+    usable = crystals & np.isfinite(targets) & (True if max_atoms is None else table.n_atoms <= max_atoms)
     if not usable.any():
         small = "" if max_atoms is None else f" of at most {max_atoms} atoms"
         raise SettingsError(f"{path}: no crystal{small} has a value in {column!r}")
-    rows = CrystalTable(table.filter(usable).arrow.select(list(STRUCTURE_COLUMNS)))
+    rows = CrystalTable(table.filter(usable).arrow.select(list(STRUCTURE_COLUMNS))).with_own_formulas()
     rows = rows.with_column("target", targets[usable])
     return rows.with_column("held_out", held_out_mask(rows.reduced_formulas))
 

@@ -180,9 +180,11 @@ def _read_element(type_symbol: str, label: str, name: str) -> int:
         )
     match = _LABEL.match(label)
     letters = match.group(1) if match else ""
-    readings = [s for s in {letters.capitalize(), letters[:1].upper()} if s in _ELEMENTS]
-    if letters.capitalize() in readings and (letters[1:].islower() or len(letters) == 1):
-        return _ELEMENTS[letters.capitalize()]
+    both = letters.capitalize()
+    others = ("T", "W") if letters[1:].islower() else ("T",)  # T1: a tetrahedral site. Wat: water
+    readings = [s for s in {both, letters[:1].upper()} if s in _ELEMENTS and s not in others]
+    if both in readings and (letters[1:].islower() or len(letters) == 1):
+        return _ELEMENTS[both]
     if len(readings) != 1:  # 'NA1' may be sodium, or a nitrogen atom named A1
         raise InvalidCrystalError(
             f"site {name}: the label {label!r} does not tell the element; add _atom_site_type_symbol"

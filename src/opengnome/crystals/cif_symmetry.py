@@ -22,6 +22,8 @@ _NUMBER_TAGS = ("_space_group_IT_number", "_symmetry_Int_Tables_number")
 # Other ways of declaring symmetry (magnetic, superspace); a file with only these must not pass for P1.
 _UNREAD_PREFIXES = ("_space_group", "_symmetry")
 
+_ORIGINS = ("1", "2")
+"""Choices of the origin, behind a colon in a name."""
 _SAME_SITE = 0.1
 """Images of one site closer than this (A) are that site on a special position: room for coordinates that
 were rounded to two or three decimals. Images between this and the smallest distance of two atoms are an error
@@ -44,13 +46,16 @@ def symmetry_operations(block: gemmi.cif.Block, lattice: np.ndarray) -> Operatio
     """The operations of a data block: the listed ones, or those of its Hall symbol, name or number.
 
     A block that says nothing of symmetry lists all its atoms (P1). A number alone means the standard
-    setting of the International Tables (origin choice 1, hexagonal axes).
-    Raises `InvalidCrystalError` when the symmetry cannot be read or contradicts the cell.
+    setting of the International Tables (hexagonal axes).
+    Raises `InvalidCrystalError` when the symmetry cannot be read, does not say which of two origins it means, or
+    contradicts the cell.
     """
     operations = _as_arrays(_listed_operations(block) or _named_operations(block, lattice))
     metric = lattice @ lattice.T
     changed = np.einsum("oji,jk,okl->oil", operations.rotations, metric, operations.rotations)
-    wrong = np.flatnonzero(np.abs(changed - metric).max(axis=(1, 2)) > _METRIC_TOLERANCE * metric.max())
+    lengths = np.sqrt(metric.diagonal())
+    strains = np.abs(changed - metric) / np.outer(lengths, lengths)  # each entry by itself: a long axis hides nothing
+    wrong = np.flatnonzero(strains.max(axis=(1, 2)) > _METRIC_TOLERANCE)
     if len(wrong):
         raise InvalidCrystalError(
             f"the cell contradicts the symmetry: operation {wrong[0] + 1} of {len(operations.rotations)} "
@@ -118,10 +123,21 @@ def _named_operations(block: gemmi.cif.Block, lattice: np.ndarray) -> Iterable[g
         with contextlib.suppress(ValueError, RuntimeError):  # the name or the number may still tell
             return gemmi.symops_from_hall(hall)
     # The angles tell hexagonal from rhombohedral axes of a name such as 'R -3 m'.
-    group = gemmi.find_spacegroup_by_name(name, _angle(lattice, 1, 2), _angle(lattice, 0, 1)) if name else None
+    spelled = _spelled(name)
+    group = gemmi.find_spacegroup_by_name(spelled, _angle(lattice, 1, 2), _angle(lattice, 0, 1)) if name else None
     if group is None and number.isdigit() and 1 <= int(number) <= 230:
         group = gemmi.find_spacegroup_by_number(int(number))
+        if name and _n_settings(int(number)) > 1:
+            raise InvalidCrystalError(
+                f"cannot read the space group {name!r}, and number {number} has several settings; give "
+                "_space_group_symop_operation_xyz, or a name of the International Tables"
+            )
     if group is not None:
+        if group.ext in _ORIGINS and not spelled.endswith(_ORIGINS):
+            raise InvalidCrystalError(
+                f"the space group {name or number} has two origins and none is named; give "
+                f"_space_group_symop_operation_xyz, or write '{group.hm}:1' or '{group.hm}:2'"
+            )
         return group.operations()
     declared = [tag for tag in _tags(block) if tag.lower().startswith(_UNREAD_PREFIXES)]
     if declared:
@@ -130,6 +146,19 @@ def _named_operations(block: gemmi.cif.Block, lattice: np.ndarray) -> Iterable[g
             "a name or number of the International Tables"
         )
     return [gemmi.Op("x,y,z")]
+
+
+def _spelled(name: str) -> str:
+    """A Hermann-Mauguin name as gemmi knows it: without underscores, and the ICSD's S and Z as the origin choice."""
+    spelled = name.replace("_", "")
+    for letter, origin in (("S", ":1"), ("Z", ":2")):
+        if spelled.endswith(letter):
+            return spelled[:-1].rstrip(" :") + origin
+    return spelled
+
+
+def _n_settings(number: int) -> int:
+    return sum(group.number == number for group in gemmi.spacegroup_table())
 
 
 def _tags(block: gemmi.cif.Block) -> list[str]:

@@ -19,12 +19,11 @@ from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
 from opengnome.crystals.crystal import Crystal
-from opengnome.crystals.elements import MAX_ATOMIC_NUMBER
 from opengnome.crystals.identity import reduced_fingerprint
 from opengnome.crystals.matching import DEFAULT_TOLERANCES, MatchTolerances, match_structures
 from opengnome.crystals.radial import N_PARTS, profile_distance, radial_profiles
 from opengnome.crystals.reduction import ReducedCrystal, reduce_crystal
-from opengnome.crystals.table import STRUCTURE_COLUMNS, CrystalTable
+from opengnome.crystals.table import STRUCTURE_COLUMNS, CrystalTable, unreadable_rows
 from opengnome.errors import InvalidCrystalError, SettingsError
 
 OK, INVALID = "ok", "invalid_crystal"
@@ -36,8 +35,6 @@ Project polymorphs the furthest was 0.232, 99.9 % were within 0.183."""
 
 _EXACT_DISPLACEMENT = 1e-3
 """A match in which no atom is further off (atomic spacings), nor the volume by this share, is an exact one."""
-_SURE_VOLUME = 0.1
-"""Cells above this volume (A^3) are surely no degenerate ones."""
 _FEW_MEMBERS = 3
 """Up to this number, all pairs are matched."""
 _MANY_ELEMENTS = 256
@@ -93,7 +90,7 @@ def deduplicate(
     if workers < 0:
         raise SettingsError(f"{workers=} must be zero (all cores) or positive")
     better = _preference(len(table), energies)
-    reasons = _unreadable(table)
+    reasons = unreadable_rows(table)
     representative = np.arange(len(table))
     step = [UNIQUE] * len(table)
     buckets = [rows for rows in _buckets(table, reasons) if len(rows) > 1]
@@ -153,7 +150,7 @@ def rank_polymorphs(
     if top_k < 1:
         raise SettingsError(f"{top_k=} must be positive")
     energies = np.array([np.nan if e is None else e for e in table.column(energy_column)], dtype=np.float64)
-    reasons = _unreadable(table)
+    reasons = unreadable_rows(table)
     status = [INVALID if row in reasons else OK for row in range(len(table))]
     for row in np.flatnonzero(~np.isfinite(energies)).tolist():
         if status[row] == OK:
@@ -218,24 +215,6 @@ def _preference(n_rows: int, energies: ArrayLike | None) -> np.ndarray:
         raise SettingsError(f"energies of shape {values.shape} for {n_rows} rows; give one energy per atom for each")
     place[np.argsort(values, kind="stable")] = np.arange(n_rows)  # NaN goes last
     return place
-
-
-def _unreadable(table: CrystalTable) -> dict[int, str]:
-    """Rows that are no crystal, with the reason; only those that look suspicious are built."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        volumes = np.abs(np.linalg.det(table.lattices))
-    numbers = table.flat_atomic_numbers
-    bad_atoms = ~np.isfinite(table.flat_frac_coords).all(axis=1) | (numbers < 1) | (numbers > MAX_ATOMIC_NUMBER)
-    row_of_atom = np.repeat(np.arange(len(table)), table.n_atoms)
-    suspect = np.bincount(row_of_atom, weights=bad_atoms, minlength=len(table)) > 0
-    suspect |= ~(volumes > _SURE_VOLUME) | ~np.isfinite(volumes) | (table.n_atoms < 1)
-    reasons = {}
-    for row in np.flatnonzero(suspect).tolist():
-        try:
-            table[row]
-        except InvalidCrystalError as error:
-            reasons[row] = str(error)
-    return reasons
 
 
 def _buckets(table: CrystalTable, excluded: Container[int]) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from opengnome.errors import InvalidCrystalError
 
 _ROW_GROUP_SIZE = 5000
 """Crystals per row group: about a megabyte, so that one part of a large table can be read by itself."""
-_ARRAY_COLUMNS = ("lattice", "atomic_numbers", "frac_coords")
+ARRAY_COLUMNS = ("lattice", "atomic_numbers", "frac_coords")
 
 
 def read_table(path: Path) -> CrystalTable:
@@ -41,14 +41,13 @@ def read_rows(path: Path) -> Iterator[tuple[str | None, Crystal | InvalidCrystal
     Raises `InvalidCrystalError` when the file is not Parquet or lacks columns.
     """
     names = _column_names(path)
-    missing = [name for name in _ARRAY_COLUMNS if name not in names]
+    missing = [name for name in ARRAY_COLUMNS if name not in names]
     if missing:
         raise InvalidCrystalError(
-            f"{path.name} lacks the columns {missing}; a crystal table has {list(_ARRAY_COLUMNS)}, and id or "
-            "material_id"
+            f"{path.name} lacks the columns {missing}; a crystal table has {list(ARRAY_COLUMNS)}, and id or material_id"
         )
     id_column = next((name for name in ("id", "material_id") if name in names), None)
-    arrow = _read_arrow(path, [*([id_column] if id_column else []), *_ARRAY_COLUMNS])
+    arrow = _read_arrow(path, [*([id_column] if id_column else []), *ARRAY_COLUMNS])
     for row in range(arrow.num_rows):
         row_id = arrow[id_column][row].as_py() if id_column else None
         yield None if row_id is None else str(row_id), _crystal_or_error(arrow, row)
@@ -56,7 +55,7 @@ def read_rows(path: Path) -> Iterator[tuple[str | None, Crystal | InvalidCrystal
 
 def _crystal_or_error(arrow: pa.Table, row: int) -> Crystal | InvalidCrystalError:
     try:
-        lattice, atomic_numbers, frac_coords = (_row_values(arrow, name, row) for name in _ARRAY_COLUMNS)
+        lattice, atomic_numbers, frac_coords = (_row_values(arrow, name, row) for name in ARRAY_COLUMNS)
         if len(lattice) != 9 or len(frac_coords) % 3:
             raise InvalidCrystalError(
                 f"lattice has {len(lattice)} and frac_coords {len(frac_coords)} values, must be 9 and a multiple of 3"

@@ -1,7 +1,8 @@
 """POSCAR and extended XYZ files, read and written through ASE."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from opengnome.crystals.geometry import check_distances
 from opengnome.crystals.interop import from_ase
 from opengnome.errors import InvalidCrystalError
 
+_QUOTED_ID = re.compile(r'(?:^|\s)(?:id|material_id)="((?:[^"\\]|\\.)*)"')
+
 
 def read_poscar(path: Path) -> Crystal:
     """The crystal of a VASP POSCAR or CONTCAR file that names its elements (VASP 5 and later).
@@ -21,7 +24,14 @@ def read_poscar(path: Path) -> Crystal:
     from ase.io import read
 
     try:
+        # ASE would take elements from the title, whatever it says.
+        if (words := path.read_text().splitlines()[5].split()) and all(word.isdigit() for word in words):
+            raise InvalidCrystalError(
+                "a POSCAR of VASP 4, without element names; add the line of symbols before counts"
+            )
         atoms = read(path, format="vasp")
+    except InvalidCrystalError:
+        raise
     except Exception as error:  # ASE raises whatever the broken line leads to
         raise InvalidCrystalError(f"not a readable POSCAR: {_one_line(error)}") from error
     return _checked(atoms)
@@ -30,18 +40,46 @@ def read_poscar(path: Path) -> Crystal:
 def read_extxyz(path: Path) -> list[tuple[str | None, Crystal | InvalidCrystalError]]:
     """The frames of an extended XYZ file: the id that the frame carries (or None) and the crystal or error.
 
-    A frame that cannot be parsed ends the list, because where the next one starts is not known then.
+    A frame that cannot be parsed is one error, and so is all behind a line that should count the atoms and does not:
+    where the next frame starts is not known then. Deuterium and tritium are read as hydrogen.
     """
-    from ase.io import iread
-
-    frames: list[tuple[str | None, Crystal | InvalidCrystalError]] = []
     try:
-        for atoms in iread(path, index=":", format="extxyz"):
-            frame = (_frame_id(atoms.info), _crystal_or_error(atoms))
-            frames.append(frame)
-    except Exception as error:  # ASE raises whatever the broken line leads to
-        frames.append((None, InvalidCrystalError(f"not a readable extxyz frame: {_one_line(error)}")))
+        lines = path.read_text().splitlines()
+    except UnicodeDecodeError as error:
+        return [(None, InvalidCrystalError(f"not a readable extxyz file: {_one_line(error)}"))]
+    frames = [_parsed_frame(frame) for frame in _frames(lines)]
     return frames or [(None, InvalidCrystalError("the extxyz file holds no frames"))]
+
+
+def _frames(lines: list[str]) -> Iterator[list[str]]:
+    """The lines of each frame: a number of atoms, a comment, the atoms."""
+    start = 0
+    while start < len(lines):
+        count = lines[start].strip()
+        if not count:
+            start += 1
+            continue
+        stop = start + int(count) + 2 if count.isdigit() else len(lines)
+        yield lines[start:stop]
+        start = stop
+
+
+def _parsed_frame(lines: list[str]) -> tuple[str | None, Crystal | InvalidCrystalError]:
+    from ase.io.extxyz import read_extxyz as ase_frames
+
+    identifier = _quoted_id(lines[1]) if len(lines) > 1 else None
+    atoms_lines = [re.sub(r"^(\s*)[DT]\b", r"\1H", line) for line in lines[2:]]
+    try:
+        (atoms,) = ase_frames(StringIO("\n".join([*lines[:2], *atoms_lines]) + "\n"), index=slice(0, 1))
+    except Exception as error:  # ASE raises whatever the broken line leads to
+        return identifier, InvalidCrystalError(f"not a readable extxyz frame: {_one_line(error)}")
+    return identifier or _frame_id(atoms.info), _crystal_or_error(atoms)
+
+
+def _quoted_id(comment: str) -> str | None:
+    """The id as it is written; ASE would take ``"001"`` for the number 1."""
+    found = _QUOTED_ID.search(comment)
+    return None if found is None else re.sub(r"\\(.)", r"\1", found.group(1))
 
 
 def write_poscar(path: Path, crystal: Crystal) -> None:

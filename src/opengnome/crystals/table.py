@@ -15,11 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
+from opengnome.crystals.composition import reduced_formulas
 from opengnome.crystals.crystal import Crystal
+from opengnome.crystals.elements import MAX_ATOMIC_NUMBER
 from opengnome.errors import InvalidCrystalError
 
 STRUCTURE_COLUMNS = ("id", "reduced_formula", "n_atoms", "lattice", "atomic_numbers", "frac_coords")
 _ID_ALIASES = ("id", "material_id")
+_SURE_VOLUME = 0.1
+"""Cells above this volume (A^3) are surely no degenerate ones."""
 
 _SCHEMA = pa.schema(
     [
@@ -96,7 +100,9 @@ class CrystalTable:
 
     @classmethod
     def from_arrow(cls, arrow: pa.Table) -> "CrystalTable":
-        """Adopt an Arrow table in the project's schema; `material_id` is renamed to `id`.
+        """Adopt an Arrow table in the project's schema; `material_id` is renamed to `id`, ids become text.
+
+        A row without an id is called by its number.
 
         Raises `InvalidCrystalError` naming the columns that are missing, or the rows whose lists have the
         wrong length.
@@ -111,7 +117,7 @@ class CrystalTable:
                 f"({' or '.join(_ID_ALIASES)} for the id)"
             )
         _check_lengths(arrow)
-        return cls(arrow.combine_chunks())
+        return cls(_with_text_ids(arrow).combine_chunks())
 
     def __len__(self) -> int:
         return self.arrow.num_rows
@@ -193,6 +199,17 @@ class CrystalTable:
             return CrystalTable(self.arrow.set_column(self.arrow.column_names.index(name), name, array))
         return CrystalTable(self.arrow.append_column(name, array))
 
+    def with_own_formulas(self) -> "CrystalTable":
+        """The table with the reduced formulas of its crystals, whatever its column says (``ClNa``, ``Na4Cl4``).
+
+        Raises `InvalidCrystalError` for atomic numbers of no element.
+        """
+        formulas = np.empty(len(self), dtype=object)
+        for n in np.unique(self.n_atoms).tolist():
+            rows = np.flatnonzero(self.n_atoms == n)
+            formulas[rows] = reduced_formulas(self.flat_atomic_numbers[self.offsets[rows][:, None] + np.arange(n)])
+        return self.with_column("reduced_formula", pa.array(formulas.tolist(), pa.string()))
+
 
 def concatenate(tables: Sequence[CrystalTable]) -> CrystalTable:
     """One table after another; columns that are missing somewhere are filled with nulls."""
@@ -203,6 +220,27 @@ def _lists(offsets: np.ndarray, values: np.ndarray, of: pa.DataType) -> pa.Array
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, of))
 
 
+def unreadable_rows(table: CrystalTable) -> dict[int, str]:
+    """Rows that are no crystal (numbers that are not finite, unknown elements, a flat cell), with the reason.
+
+    Only those that look suspicious are built. Two atoms at one place are not looked for.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        volumes = np.abs(np.linalg.det(table.lattices))
+    numbers = table.flat_atomic_numbers
+    bad_atoms = ~np.isfinite(table.flat_frac_coords).all(axis=1) | (numbers < 1) | (numbers > MAX_ATOMIC_NUMBER)
+    row_of_atom = np.repeat(np.arange(len(table)), table.n_atoms)
+    suspect = np.bincount(row_of_atom, weights=bad_atoms, minlength=len(table)) > 0
+    suspect |= ~(volumes > _SURE_VOLUME) | ~np.isfinite(volumes) | (table.n_atoms < 1)
+    reasons = {}
+    for row in np.flatnonzero(suspect).tolist():
+        try:
+            table[row]
+        except InvalidCrystalError as error:
+            reasons[row] = str(error)
+    return reasons
+
+
 def _flat(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
     flat = pc.list_flatten(column).combine_chunks()
     if isinstance(flat, pa.ChunkedArray):  # an empty column stays chunked
@@ -210,8 +248,16 @@ def _flat(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
     return flat.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
 
 
+def _with_text_ids(arrow: pa.Table) -> pa.Table:
+    ids = arrow["id"]
+    if ids.type == pa.string() and not ids.null_count:
+        return arrow
+    named = [f"row-{row}" if value is None else str(value) for row, value in enumerate(ids.to_pylist())]
+    return arrow.set_column(arrow.column_names.index("id"), "id", pa.array(named, pa.string()))
+
+
 def _check_lengths(arrow: pa.Table) -> None:
-    n_atoms = arrow["n_atoms"].to_numpy()
+    n_atoms = pc.fill_null(arrow["n_atoms"], -1).to_numpy()
     for name, expected in (
         ("lattice", np.full(len(n_atoms), 9)),
         ("atomic_numbers", n_atoms),

@@ -21,7 +21,7 @@ EnergyKind = Literal["total", "formation"]
 
 INVALID_FORMULA, NO_ENERGY, NOT_FINITE = "invalid_formula", "no_energy", "not_finite"
 NO_LEVEL, TWO_ENERGIES, DUPLICATE = "missing_level", "two_energies", "duplicate"
-NOT_CONVERGED = "not_converged"
+NOT_CONVERGED, MALFORMED = "not_converged", "malformed_line"
 
 NO_CORRECTION, GIVEN_CORRECTION, MP2020 = "none", "as given", "MP2020"
 """Names of correction schemes as readers know them: none, some correction of the file, and

@@ -26,12 +26,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from opengnome.crystals import Composition, CrystalTable
-from opengnome.crystals.parquet import read_table
-from opengnome.crystals.table import STRUCTURE_COLUMNS
+from opengnome.crystals import Composition, Crystal
+from opengnome.crystals.parquet import ARRAY_COLUMNS, read_rows
 from opengnome.datasets.entry_rows import (
     GIVEN_CORRECTION,
     IN_THE_ENERGY,
+    MALFORMED,
     NO_CORRECTION,
     NOT_CONVERGED,
     EnergyKind,
@@ -53,7 +53,7 @@ FORMULA_COLUMNS = ("formula", "composition", "reduced_formula", "atomic_numbers"
 _LEVEL_COLUMNS = ("level", "run_type")
 
 _PARSING = pa_csv.ParseOptions(newlines_in_values=True)
-_MATERIALS_PROJECT_RUN_TYPES = ("GGA", "GGA+U", "PBE", "PBE+U")
+_MATERIALS_PROJECT_RUN_TYPES = ("GGA", "GGA+U", "GGA_U", "PBE", "PBE+U", "PBE_U")
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,10 @@ def read_entry_table(
         "status",
     }
     wanted |= {"correction", "correction_per_atom", "correction_scheme", *([energy.name] if energy else [])}
-    columns = read_columns(path, wanted)
+    malformed: list[RejectedRow] = []
+    columns = read_columns(path, wanted, malformed)
     read = entries_from_columns(columns, name=path.name, energy=energy, kind=kind, level=level)
-    return replace(read, details_of=_Details(path, columns.get("run_type")))
+    return replace(read, rows=(*read.rows, *malformed), details_of=_Details(path, columns.get("run_type")))
 
 
 class _Details:
@@ -131,19 +132,22 @@ class _Details:
 
     def __call__(self, row: int) -> EnergyDetails:
         run_type = "" if self._run_types is None else str(self._run_types[row] or "")
-        return EnergyDetails(run_type=run_type, crystal=None if self._crystals is None else self._crystals[row])
+        crystal = self._crystals[row] if row < len(self._crystals) else None
+        return EnergyDetails(run_type=run_type, crystal=crystal)
 
     @cached_property
-    def _crystals(self) -> CrystalTable | None:
-        if self._path.suffix != ".parquet" or not set(STRUCTURE_COLUMNS[2:]) <= set(column_names(self._path)):
-            return None
-        return read_table(self._path)
+    def _crystals(self) -> Sequence[Crystal | None]:
+        """None for a row without a whole crystal, of which the formula must tell."""
+        if self._path.suffix != ".parquet" or not set(ARRAY_COLUMNS) <= set(column_names(self._path)):
+            return ()
+        return [crystal if isinstance(crystal, Crystal) else None for _, crystal in read_rows(self._path)]
 
 
-def read_columns(path: Path, wanted: set[str]) -> dict[str, list[Any]]:
+def read_columns(path: Path, wanted: set[str], malformed: list[RejectedRow] | None = None) -> dict[str, list[Any]]:
     """The wanted columns that the table has, as lists; every value of a CSV is text, empty ones are None.
 
-    Text, so that a row with a word in a column of numbers is one rejected row and not a broken file.
+    Text, so that a row with a word in a column of numbers is one rejected row and not a broken file. Lines of a CSV
+    with another number of values than its head are added to `malformed` and left out.
     Raises `SettingsError` when the file is missing or is no table.
     """
     names = column_names(path)
@@ -161,10 +165,27 @@ def read_columns(path: Path, wanted: set[str]) -> dict[str, list[Any]]:
                 null_values=[""],  # "NaN" is an energy to be named in a reason, and a formula
                 strings_can_be_null=True,
             )
-            table = pa_csv.read_csv(path, parse_options=_PARSING, convert_options=convert)
+            table = pa_csv.read_csv(path, convert_options=convert, **_reading(path, malformed))
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise SettingsError(_unreadable(path, error)) from error
     return {name: table[name].to_pylist() for name in found}
+
+
+def _reading(path: Path, malformed: list[RejectedRow] | None) -> dict[str, Any]:
+    """Options that put lines of another number of values than the head into a list; without one they are an error."""
+    if malformed is None:
+        return {"parse_options": _PARSING}
+
+    def reject(row: pa_csv.InvalidRow) -> str:
+        where = f"line {row.number}" if row.number else f"line {row.text[:40]!r}"
+        reason = f"it has {row.actual_columns} values, the head of the table has {row.expected_columns}"
+        malformed.append(RejectedRow(f"{stem(path.name)}: {where}", MALFORMED, reason))
+        return "skip"
+
+    return {
+        "parse_options": pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=reject),
+        "read_options": pa_csv.ReadOptions(use_threads=False),  # else the lines have no numbers
+    }
 
 
 def column_names(path: Path) -> list[str]:
@@ -172,7 +193,8 @@ def column_names(path: Path) -> list[str]:
     try:
         if path.suffix == ".parquet":
             return pq.read_schema(path).names
-        with pa_csv.open_csv(path, parse_options=_PARSING) as reader:
+        skipping = pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=lambda _: "skip")
+        with pa_csv.open_csv(path, parse_options=skipping) as reader:  # it looks into the first lines, too
             return reader.schema.names
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise SettingsError(_unreadable(path, error)) from error

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from opengnome.crystals import Composition, CrystalTable
 from opengnome.crystals.elements import SYMBOLS, atomic_number, check_symbols
 from opengnome.crystals.io import read_table
+from opengnome.crystals.table import unreadable_rows
 from opengnome.datasets.statuses import is_unfinished
 from opengnome.errors import InvalidCrystalError, SettingsError
 from opengnome.hull import Entry
@@ -127,7 +128,7 @@ def load_known_set(settings: KnownSetSettings) -> KnownSet:
             f"{len(table)} rows have these elements{': ' + found if found else ''}"
         )
     return KnownSet(
-        table=table.filter(used),
+        table=table.filter(used).with_own_formulas(),
         energies_per_atom=energies[used],
         energy_kind=kind,
         level=level,
@@ -165,11 +166,12 @@ def _read(settings: KnownSetSettings) -> CrystalTable:
 def _why_not(table: CrystalTable, energies: np.ndarray) -> list[str]:
     """Why each row cannot be used; empty where it can."""
     statuses = table.column("status") if "status" in table.column_names else [None] * len(table)
+    no_crystals = unreadable_rows(table)
     return [
         f"its status is {status!r}: no energy of a relaxed crystal"
         if is_unfinished(status)
-        else ("" if np.isfinite(energy) else "it has no energy")
-        for status, energy in zip(statuses, energies.tolist(), strict=True)
+        else no_crystals.get(row, "" if np.isfinite(energy) else "it has no energy")
+        for row, (status, energy) in enumerate(zip(statuses, energies.tolist(), strict=True))
     ]
 
 

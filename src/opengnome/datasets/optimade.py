@@ -19,6 +19,7 @@ import numpy as np
 
 from opengnome.crystals import Composition, Crystal
 from opengnome.crystals.elements import ATOMIC_NUMBERS, atomic_number
+from opengnome.crystals.geometry import check_distances
 from opengnome.crystals.io import ReadRow
 from opengnome.datasets.chemical_systems import subsystems
 from opengnome.datasets.documents import read_documents
@@ -45,6 +46,7 @@ _STRUCTURE_FIELDS = (
     "dimension_types",
 )
 _FUNCTIONAL_FIELD = "_alexandria_xc_functional"
+_FULL_OCCUPANCY_TOLERANCE = 1e-3
 _TRY_AGAIN = (429, 502, 503, 504)
 _ATTEMPTS = 4
 _LONGEST_PAUSE = 30.0
@@ -290,7 +292,9 @@ def _crystal(attributes: Mapping[str, Any]) -> Crystal:
         frac_coords = np.linalg.solve(lattice.T, positions.T).T
     except (TypeError, ValueError, np.linalg.LinAlgError) as error:
         raise InvalidCrystalError(f"lattice and positions are no crystal: {error}") from error
-    return Crystal(lattice, frac_coords, np.array(numbers))
+    crystal = Crystal(lattice, frac_coords, np.array(numbers))
+    check_distances(crystal)
+    return crystal
 
 
 def _elements_of_species(species: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -298,7 +302,9 @@ def _elements_of_species(species: Sequence[Mapping[str, Any]]) -> dict[str, int]
     elements = {}
     for kind in species:
         symbols = list(kind.get("chemical_symbols") or [])
-        if len(symbols) != 1 or symbols[0] not in ATOMIC_NUMBERS:
+        occupancies = list(kind.get("concentration") or [1.0])
+        is_full = len(occupancies) == 1 and abs(occupancies[0] - 1.0) < _FULL_OCCUPANCY_TOLERANCE
+        if len(symbols) != 1 or symbols[0] not in ATOMIC_NUMBERS or not is_full:
             raise InvalidCrystalError(
                 f"the species {kind.get('name')!r} is {symbols} with concentrations {kind.get('concentration')}; every "
                 "site must be fully occupied by one element: give an ordered approximant"

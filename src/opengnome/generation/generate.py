@@ -65,13 +65,13 @@ def generate(
     kept: list[Candidates] = []
     seen: set[str] = set()
     for row, parent_id in enumerate(parents.ids):
-        parent = _usable_parent(parents, row, settings)
-        if isinstance(parent, str):
-            fates[parent] += 1
-            continue
         try:
+            parent = _usable_parent(parents, row, settings)
+            if isinstance(parent, str):
+                fates[parent] += 1
+                continue
             parts, reasons = _from_parent(parent, settings, screen, parent_seed(seed, parent_id), seed)
-        except InvalidCrystalError:  # only the searches for symmetry and for the reduced lattice raise it
+        except InvalidCrystalError:  # no crystal, or none whose symmetry or reduced lattice is found
             fates[_NO_SYMMETRY] += 1
             continue
         fates[_USED] += 1

@@ -33,13 +33,16 @@ def ionic_radius(z: int, charge: int) -> float:
 
     Shannon's effective ionic radius (doi:10.1107/S0567739476001551), six-fold coordinated and high spin
     where tabulated, otherwise the mean of the coordinations there are. A charge that Shannon has not is
-    interpolated between the element's charges of the same sign (the nearest one outside their range); an
-    element without any gets its covalent radius. Bare protons have a negative radius, as tabulated.
+    interpolated between the element's charges of the same sign; a cation below the lowest of them (Sn2+, In+) between
+    that and the covalent radius at no charge; else the nearest one outside their range is taken. An element without
+    any gets its covalent radius. Bare protons have a negative radius, as tabulated.
     """
     known = _shannon_radii(z)
     same_sign = sorted((q, radius) for q, radius in known.items() if q * charge > 0)
     if not same_sign:
         return float(COVALENT_RADII[z])
+    if 0 < charge < same_sign[0][0]:
+        same_sign.insert(0, (0, float(COVALENT_RADII[z])))
     charges, radii = zip(*same_sign, strict=True)
     return float(np.interp(charge, charges, radii))
 

@@ -7,6 +7,7 @@ image of the sorted subset.
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -50,17 +51,26 @@ def orbit_unions(permutations: np.ndarray, size: int, *, max_subsets: int) -> np
     The group leaves each in place, so that no two are in one class. Shapes as in `unique_subsets`.
     """
     orbits = [np.unique(permutations[:, site]) for site in _first_sites(permutations)]
+    reachable = _reachable_sizes([len(orbit) for orbit in orbits])
     found: list[np.ndarray] = []
     stack: list[tuple[int, tuple[int, ...], int]] = [(0, (), 0)]
     while stack and len(found) < max_subsets:
         position, chosen, n_sites = stack.pop()
         if n_sites == size:
             found.append(np.sort(np.concatenate([orbits[i] for i in chosen])))
-        elif position < len(orbits):
+        elif reachable[position] >> (size - n_sites) & 1:  # else no union of the orbits that are left fits
             stack.append((position + 1, chosen, n_sites))
             if n_sites + len(orbits[position]) <= size:
                 stack.append((position + 1, (*chosen, position), n_sites + len(orbits[position])))
     return np.array(sorted(found, key=lambda union: union.tolist()), dtype=np.int64).reshape(-1, size)
+
+
+def _reachable_sizes(lengths: Sequence[int]) -> list[int]:
+    """Sums of any of `lengths` from each position on, as the bits of a number."""
+    sums = [1]
+    for length in reversed(lengths):
+        sums.append(sums[-1] | sums[-1] << length)
+    return sums[::-1]
 
 
 def n_orbit_unions(permutations: np.ndarray) -> list[int]:
