@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from opengnome.campaign.train_compositional import lowest_energies
+from opengnome.campaign.train_compositional import elements_of, lowest_energies
 from opengnome.crystals import Composition
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.io import read_table
@@ -123,7 +123,12 @@ def ship_compositional(data: Path, run: Path) -> None:
     held_out = held_out_mask(formulas)
     compositions = [Composition.from_formula(f) for f, held in zip(formulas, held_out, strict=True) if held]
     ensemble = assemble_compositional(
-        halved(run, folder), folder, compositions=compositions, targets=targets[held_out], card={}
+        halved(run, folder),
+        folder,
+        compositions=compositions,
+        targets=targets[held_out],
+        trained_on=elements_of(f for f, held in zip(formulas, held_out, strict=True) if not held),
+        card={},
     )
     write_card(
         folder,

@@ -90,9 +90,9 @@ def test_the_latest_networks_of_a_campaign_predict(tmp_path: Path):
             counts, path = {}, f"rounds/{number:02d}/compositions.parquet"
             journal.append(CompositionsProposed(round=number, metrics={}, counts=counts, choices=(), path=path))
     for number in (1, 2):  # round 3 had too few rows for networks of its own
-        shutil.copytree(shipped_ensemble("compositional"), Layout(root).compositional(number))
-    manifest = Layout(root).compositional(1) / MANIFEST
+        shutil.copytree(shipped_ensemble("compositional"), Layout(root).compositional_ensemble(number))
+    manifest = Layout(root).compositional_ensemble(1) / MANIFEST
     manifest.write_text(re.sub(r'"slope": [0-9.]+', '"slope": 9.0', manifest.read_text()))
-    first = CompositionalEnsemble.load(Layout(root).compositional(1))
+    first = CompositionalEnsemble.load(Layout(root).compositional_ensemble(1))
     assert load_compositional_ensemble(root).digest == load_compositional_ensemble().digest != first.digest
     assert predict_formula_rows(["NaCl"], model=root) == predict_formula_rows(["NaCl"])

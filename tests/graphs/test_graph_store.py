@@ -100,3 +100,11 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(ta
     store.save(directory)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".graphs.4567.tmp", "graphs"]
     assert len(GraphStore.open(directory)) == len(table)
+
+
+@pytest.mark.parametrize("name", ["distances.npy", "node_counts.npy", "graphs.json"])
+def test_a_file_that_a_crash_has_emptied_is_damage(table: CrystalTable, tmp_path: Path, name: str):
+    cached_store(table, tmp_path, cutoff=CUTOFF)
+    (folder,) = tmp_path.glob("graphs-*")
+    (folder / name).write_bytes(b"")
+    assert len(cached_store(table, tmp_path, cutoff=CUTOFF)) == len(table)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from opengnome.crystals import Composition
+from opengnome.crystals.elements import SYMBOLS
 from opengnome.errors import CheckpointError
 from opengnome.models import (
     CompositionalEnsemble,
@@ -13,6 +14,7 @@ from opengnome.models import (
     Ensemble,
     TrainingSettings,
     assemble_compositional,
+    shipped_ensemble,
     train_compositional_member,
 )
 
@@ -103,3 +105,28 @@ def test_dropout_is_repeatable(tmp_path: Path):
         )
         torch.rand(3)
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_an_element_that_no_member_has_seen_has_no_energy(members: list[Path], tmp_path: Path):
+    compositions, targets, _ = made_up()
+    seen = {z for composition in compositions for z in composition.atomic_numbers}
+    ensemble = assemble_compositional(
+        members, tmp_path, compositions=compositions, targets=targets, trained_on=seen, card={}
+    )
+    strange = Composition.from_formula("OgF4")
+    prediction = ensemble.predict([compositions[0], strange])
+    assert np.isnan(prediction.formation_energy_per_atom).tolist() == [False, True]
+    assert prediction.reasons == ("", f"the networks were trained on no composition with {unseen(strange, seen)}")
+
+
+def unseen(composition: Composition, seen: set[int]) -> str:
+    return ", ".join(SYMBOLS[z] for z in composition.atomic_numbers if z not in seen)
+
+
+def test_the_shipped_networks_know_what_they_were_trained_on():
+    assert not shipped().predict([Composition.from_formula("NaCl")]).reasons[0]
+    assert shipped().predict([Composition.from_formula("EsF3")]).reasons[0].endswith("no composition with Es")
+
+
+def shipped() -> CompositionalEnsemble:
+    return CompositionalEnsemble.load(shipped_ensemble("compositional"))

@@ -177,3 +177,16 @@ def test_damaged_or_foreign_folders_are_refused(toy, toy_members: list[Path], tm
 def test_impossible_volume_scales(toy_ensemble: Ensemble, toy, scales: tuple[float, ...]):
     with pytest.raises(SettingsError, match="positive numbers"):
         toy_ensemble.predict(toy.table.slice(0, 1), volume_scales=scales)
+
+
+def test_held_out_crystals_without_a_prediction_do_not_count(toy, toy_members: list[Path], tmp_path: Path):
+    """Twenty of which one is too dense are nineteen: too few, and no reason to fail after the training."""
+    dense = CrystalTable.from_crystals([Crystal(0.5 * np.eye(3), np.zeros((1, 3)), np.array([1]))], ["dense"])
+    table = concatenate([dense, CrystalTable(toy.table.arrow.select(dense.arrow.column_names))])
+    targets = np.concatenate([[0.0], toy.targets])
+    ensemble = assemble_ensemble(
+        toy_members, tmp_path, table=table, targets=targets, held_out=np.arange(len(table)) < 20
+    )
+    assert ensemble.metrics["judged_on"] == "training crystals"
+    enough = assemble_ensemble(toy_members, tmp_path, table=table, targets=targets, held_out=np.arange(len(table)) < 21)
+    assert (enough.metrics["judged_on"], enough.metrics["n"]) == ("held-out crystals", 20)

@@ -23,7 +23,7 @@ from opengnome.campaign.work import calculation_key
 from opengnome.crystals import Crystal, with_volume
 from opengnome.errors import ElementsLackDataError, OracleSetupError, SettingsError
 from opengnome.oracles import OracleSettings, RelaxationSettings, Status, make_oracle
-from opengnome.oracles.espresso import EspressoOracle, band_gap, k_mesh, level_name
+from opengnome.oracles.espresso import EspressoOracle, band_gap, input_data, k_mesh, level_name, spin_carriers
 from opengnome.oracles.espresso_pseudopotentials import PseudopotentialFolder, cutoffs_ry
 from opengnome.oracles.espresso_settings import EspressoSettings
 from opengnome.oracles.folder_lock import locked
@@ -90,7 +90,7 @@ def test_a_relaxation(espresso, silicon):
     np.testing.assert_allclose(calculation.frames.stresses[0], 0.5 * 2.0 / 40.0 * np.eye(3), atol=1e-6)
     assert calculation.band_gap == pytest.approx(7.2 - 5.9)
     assert (calculation.oracle.version, calculation.oracle.code) == ("7.3", "pw.x")
-    assert re.fullmatch(r"espresso-pbe-loose-[0-9a-f]{8}-30Ry-k0\.25-cold0\.01", calculation.oracle.level)
+    assert re.fullmatch(r"espresso-pbe-loose-[0-9a-f]{8}-30Ry-k0\.25-cold0\.01-o2spin", calculation.oracle.level)
     assert n_starts(oracle) == [len(calculation.frames)]  # no run twice for the stress
 
 
@@ -382,7 +382,7 @@ def test_the_oracle_comes_from_settings(pseudo, tmp_path):
     section = {"command": sys.executable, "pseudo_dir": str(pseudo), "family": "SSSP", "folder": str(tmp_path)}
     settings = OracleSettings.model_validate({"name": "espresso", "espresso": section})
     oracle = make_oracle(settings)
-    assert oracle.identity.level == "espresso-pbe-SSSP-ssspRy-k0.25-cold0.01"
+    assert oracle.identity.level == "espresso-pbe-SSSP-ssspRy-k0.25-cold0.01-o2spin"
     assert EspressoOracle(settings.espresso).relaxation.timeout_s == 86400.0
     assert (oracle.relaxation.timeout_s, oracle.relaxation.energy_per_atom_range) == (86400.0, (-1e5, 0.0))
 
@@ -469,7 +469,9 @@ def test_two_folders_of_one_name_share_a_level_only_with_the_same_files(tmp_path
         file.write("<!-- another generation -->")
     assert level("here") == level("there") != level("elsewhere")
     assert (
-        level("here", family="SSSP") == level("elsewhere", family="SSSP") == "espresso-pbe-SSSP-ssspRy-k0.25-cold0.01"
+        level("here", family="SSSP")
+        == level("elsewhere", family="SSSP")
+        == "espresso-pbe-SSSP-ssspRy-k0.25-cold0.01-o2spin"
     )
     crystal = Crystal(3 * np.eye(3), np.zeros((1, 3)), np.array([14]))
     here, there, elsewhere = (calculation_key(crystal, of(place)) for place in ("here", "there", "elsewhere"))
@@ -572,3 +574,14 @@ def test_silicon_with_pw_itself(tmp_path, silicon):
     assert calculation.status == Status.CONVERGED
     assert (4 * calculation.crystal.volume) ** (1 / 3) == pytest.approx(5.469, rel=0.01)
     assert 0.4 < calculation.band_gap < 1.0  # on this mesh; PBE has 0.6
+
+
+@pytest.mark.parametrize(("distance", "has_spin"), [(1.21, True), (1.33, True), (1.48, False)])
+def test_oxygen_molecules_and_superoxides_have_spin(distance, has_spin):
+    """Without, O2 is 1 eV too high, and every oxide half an electronvolt per oxygen too stable."""
+    positions = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, distance]])
+    pair = Crystal(8.0 * np.eye(3), positions / 8.0, np.array([8, 8]))
+    settings, relaxation = EspressoSettings(), RelaxationSettings()
+    assert spin_carriers(pair, settings) == (frozenset("O") if has_spin else frozenset())
+    assert input_data(pair, (30.0, 240.0), settings, relaxation)["system"]["nspin"] == 1 + has_spin
+    assert not spin_carriers(pair, EspressoSettings(magnetic_elements=()))

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from opengnome.campaign.work import calculation_key, forget_oracles
 from opengnome.crystals import Crystal, CrystalTable, with_atomic_numbers, with_volume
 from opengnome.errors import OracleSetupError, SettingsError
 from opengnome.oracles import OracleSettings, RelaxationSettings, Status, make_oracle
@@ -135,3 +136,26 @@ def test_settings_survive_a_file(tmp_path):
     assert load(OracleSettings, path) == settings
     assert load(OracleSettings, path).relaxation.digest == settings.relaxation.digest
     assert np.isfinite(settings.relaxation.timeout_s)
+
+
+def test_a_recorded_table_of_several_levels_answers_with_the_one_that_is_chosen(tmp_path, rock_salt):
+    two = CrystalTable.from_crystals([rock_salt, rock_salt], ["pbe", "r2scan"])
+    two = two.with_column("energy_per_atom", [-3.4, -15.2]).with_column("level", ["vasp-pbe+u-mp", "vasp-r2scan-mp"])
+    pq.write_table(two.arrow, tmp_path / "two.parquet")
+    for match in ("digest", "formula"):
+        settings = OracleSettings(name="recorded", table=tmp_path / "two.parquet", match=match)
+        for level in (None, "another"):
+            with pytest.raises(OracleSetupError, match=r"levels .* cannot be compared; choose one with level"):
+                make_oracle(settings.model_copy(update={"level": level}))
+        answer = make_oracle(settings.model_copy(update={"level": "vasp-pbe+u-mp"})).relax(rock_salt)
+        assert (answer.energy_per_atom, answer.oracle.level) == (-3.4, "vasp-pbe+u-mp")
+
+
+def test_a_recorded_table_with_other_answers_has_other_calculations(recorded_table, rock_salt):
+    settings = OracleSettings(name="recorded", table=recorded_table)
+    before = calculation_key(rock_salt, settings)
+    assert calculation_key(rock_salt, settings) == before
+    table = CrystalTable.from_arrow(pq.read_table(recorded_table))
+    pq.write_table(table.with_column("energy_per_atom", [-9.0] * len(table)).arrow, recorded_table)
+    forget_oracles()
+    assert calculation_key(rock_salt, settings) != before

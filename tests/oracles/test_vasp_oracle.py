@@ -255,6 +255,16 @@ def test_ionic_steps_that_do_not_converge(vasp, salt):
     assert vasp(incar={"EDIFFG": -0.01}).relax(salt).status == Status.CONVERGED
 
 
+def test_a_single_point_whose_electrons_do_not_converge_has_failed(vasp, salt):
+    """Nothing may learn from its energy; a relaxation has other geometries."""
+    single = vasp(
+        {"static": "electronic"}, max_corrections=0, relaxation=RelaxationSettings(timeout_s=60.0, max_steps=0)
+    )
+    calculation = single.relax(salt)
+    assert calculation.status == Status.FAILED
+    assert "the electronic steps did not converge" in calculation.reason
+
+
 def test_electronic_steps_that_do_not_converge(vasp, salt):
     calculation = vasp({"relax1": "electronic"}, max_corrections=0).relax(salt)
     assert calculation.status == Status.UNCONVERGED

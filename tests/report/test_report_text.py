@@ -1,4 +1,6 @@
 import json
+import re
+from dataclasses import replace
 
 import pytest
 from synthetic_campaign import ROUNDS, begin, build_campaign, make_settings
@@ -6,10 +8,13 @@ from synthetic_campaign import ROUNDS, begin, build_campaign, make_settings
 from opengnome.campaign import CampaignResults, read_state
 from opengnome.campaign.journal import Journal
 from opengnome.campaign.layout import Layout
+from opengnome.campaign.strained import strained_id
 from opengnome.errors import CampaignError
+from opengnome.models import Calibration
 from opengnome.report import rounds_markdown, status_lines
 from opengnome.report.evidence import calculated_coverage, comparisons, model_cards
 from opengnome.report.rounds import rejection_rows, round_rows, summarise
+from opengnome.report.sections import failures_section
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +125,28 @@ def test_models_that_were_removed_leave_what_the_journal_knows(tmp_path):
     (first, second) = model_cards(CampaignResults(root))
     assert (first.mae, first.coverage, first.calibration) == (0.041, {}, None)
     assert second.coverage
+
+
+def test_single_points_are_no_failed_calculations(tmp_path):
+    """Forces of a strained crystal are above the limit: it is unconverged, and what was asked for."""
+    root = build_campaign(tmp_path / "campaign")
+    before = failures_section(CampaignResults(root))
+    with Journal(root / "journal.sqlite") as journal:
+        (first, *_) = CampaignResults(root).calculations
+        changes = {"round": 0, "status": "unconverged", "reason": "fmax is 2", "energy_per_atom": -3.0}
+        journal.append(first.model_copy(update=changes | {"crystal_id": strained_id("known", 0.85)}))
+    after = failures_section(CampaignResults(root))
+    assert strained_id("known", 0.85) not in after
+    number = re.search(r"([\d,]+) of ([\d,]+) calculations", before)
+    assert f"{number[1]} of {int(number[2]) + 1} calculations" in after
+
+
+def test_intervals_of_compositions_are_those_of_their_own_networks(campaign):
+    results = CampaignResults(campaign)
+    cards = [replace(card, compositional_calibration=Calibration(0.0, 1.0)) for card in model_cards(results)]
+    wide = Calibration(0.0, 1.0, (1e6,) * 19)
+    compared = [replace(c, arms=("compositional",)) for c in comparisons(results)]
+    narrow = calculated_coverage(compared, cards, arm="compositional")
+    own = [replace(card, compositional_calibration=wide) for card in cards]
+    assert {rate.value for rate in calculated_coverage(compared, own, arm="compositional").values()} == {1.0}
+    assert {rate.value for rate in narrow.values()} != {1.0}

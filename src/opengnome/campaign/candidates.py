@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from opengnome.campaign import work
-from opengnome.campaign.commands import load_compositional_ensemble
+from opengnome.campaign.commands import NO_PREDICTION, load_compositional_ensemble
 from opengnome.campaign.context import run_with_progress
 from opengnome.campaign.execution import Unit, local_executor
 from opengnome.campaign.learning import refuse_lost
@@ -107,18 +107,18 @@ def composition_rows(
         {
             "id": f"comp-{composition.reduced_formula}",
             "reduced_formula": composition.reduced_formula,
-            "status": OK,
-            "reason": "",
+            "status": NO_PREDICTION if reason else OK,
+            "reason": reason,
             "chemical_system": composition.chemical_system,
             "method": "composition",
-            "formation_energy_per_atom": float(energy),
-            "formation_energy_std": float(std),
+            "formation_energy_per_atom": None if reason else float(energy),
+            "formation_energy_std": None if reason else float(std),
         }
-        for composition, energy, std in zip(
-            compositions, prediction.formation_energy_per_atom, prediction.std, strict=True
+        for composition, energy, std, reason in zip(
+            compositions, prediction.formation_energy_per_atom, prediction.std, prediction.reasons, strict=True
         )
     ]
-    return sorted(rows, key=lambda row: (row["formation_energy_per_atom"], row["id"]))
+    return sorted(rows, key=lambda row: (bool(row["reason"]), row["formation_energy_per_atom"], row["id"]))
 
 
 def _units(

@@ -71,6 +71,9 @@ def predict_formula_rows(
     low, high = prediction.interval(0.9)
     measured_against = None if hull is None else load_hull(hull, tell=tell)
     for i, (index, composition) in enumerate(good):
+        if prediction.reasons[i]:
+            rows[index] = failure(formulas[index], NO_PREDICTION, prediction.reasons[i])
+            continue
         rows[index] = {
             "id": formulas[index],
             "reduced_formula": composition.reduced_formula,
@@ -82,7 +85,8 @@ def predict_formula_rows(
             "interval_high": float(high[i]),
         }
     if measured_against is not None:
-        _add_distances([(rows[index], composition) for index, composition in good], measured_against)
+        judged = zip(good, prediction.reasons, strict=True)
+        _add_distances([(rows[index], c) for (index, c), reason in judged if not reason], measured_against)
     return rows
 
 
@@ -114,12 +118,12 @@ def load_compositional_ensemble(path: Path | None = None) -> CompositionalEnsemb
     if not layout.journal.is_file():
         return CompositionalEnsemble.load(path)
     proposed = [n for n, r in sorted(read_state(path).rounds.items()) if r.compositions is not None]
-    trained = [n for n in proposed if (layout.compositional(n) / MANIFEST).is_file()]
+    trained = [n for n in proposed if (layout.compositional_ensemble(n) / MANIFEST).is_file()]
     if not trained:
         raise CampaignError(
             f"the campaign in {path} has no compositional ensemble of its own; leave it out to use the shipped one"
         )
-    return CompositionalEnsemble.load(layout.compositional(trained[-1]))
+    return CompositionalEnsemble.load(layout.compositional_ensemble(trained[-1]))
 
 
 def _predicted(

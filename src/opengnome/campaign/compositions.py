@@ -20,6 +20,7 @@ from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.selection import COMPOSITIONAL, RANDOM_COMPOSITIONS, Pool
 from opengnome.campaign.settings import CompositionSearchSettings
 from opengnome.campaign.state import CampaignState
+from opengnome.campaign.train_compositional import elements_of
 from opengnome.crystals import Composition
 from opengnome.crystals.replacement import replace_file
 from opengnome.datasets import held_out_mask
@@ -157,8 +158,19 @@ def _ensemble(context: Context, state: CampaignState, number: int, hull: Hull) -
     judged = [Composition.from_formula(f) for f, held in zip(formulas, held_out, strict=True) if held]
     card = {"n_train": int((~held_out).sum()), "n_held_out": int(held_out.sum())}
     return assemble_compositional(
-        [unit.path for unit in units], folder / "ensemble", compositions=judged, targets=targets[held_out], card=card
+        [unit.path for unit in units],
+        context.layout.compositional_ensemble(number),
+        compositions=judged,
+        targets=targets[held_out],
+        trained_on=_trained_on([f for f, held in zip(formulas, held_out, strict=True) if not held]),
+        card=card,
     )
+
+
+def _trained_on(formulas: Sequence[str]) -> set[int] | None:
+    """Elements of these formulas, and of what the shipped networks that they began with have seen."""
+    shipped = CompositionalEnsemble.load(shipped_ensemble("compositional")).elements
+    return None if shipped is None else elements_of(formulas) | shipped
 
 
 def _member_unit(context: Context, number: int, member: int, training_path: Path) -> Unit:

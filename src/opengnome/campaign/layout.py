@@ -61,8 +61,12 @@ class Layout:
         return self.round(number) / "kept.parquet"
 
     def compositional(self, number: int) -> Path:
-        """Folder of the compositional ensemble of a round, its training rows and members."""
+        """Folder of the compositional networks of a round: their training rows, members and ensemble."""
         return self.round(number) / "compositional"
+
+    def compositional_ensemble(self, number: int) -> Path:
+        """The calibrated ensemble of these networks."""
+        return self.compositional(number) / "ensemble"
 
     def compositions(self, number: int) -> Path:
         """Every scored composition of a round with its prediction."""

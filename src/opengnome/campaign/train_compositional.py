@@ -1,6 +1,7 @@
 """Training a compositional ensemble: the function behind `opengnome train --kind compositional`."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,14 @@ def train_compositional_ensemble(
         output,
         compositions=judged,
         targets=targets[held_out],
+        trained_on=elements_of(formula for formula, held in zip(formulas, held_out, strict=True) if not held),
         card={"n_train": int((~held_out).sum()), "n_held_out": int(held_out.sum())} | (card or {}),
     )
+
+
+def elements_of(formulas: Iterable[str]) -> set[int]:
+    """Atomic numbers that occur in formulas."""
+    return {z for formula in formulas for z in Composition.from_formula(formula).atomic_numbers}
 
 
 def lowest_energies(path: Path, *, column: str) -> tuple[list[str], np.ndarray]:

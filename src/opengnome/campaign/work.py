@@ -53,18 +53,20 @@ def calculate(*, path: Path, crystal: Crystal, settings: OracleSettings) -> None
 
 def calculation_key(crystal: Crystal, settings: OracleSettings) -> str:
     """Name of a calculation (32 hex characters): the digests of its crystal and of the oracle's settings, and of its
-    level of theory where that does not follow from the settings.
+    level of theory, or the content of its table, where that does not follow from the settings.
 
-    Raises `OracleSetupError` when such a level cannot be found out.
+    Raises `OracleSetupError` when it cannot be found out.
     """
     text = f"{digest(crystal)}:{settings.physics_json}"
     if settings.name in LEVELS_OF_FILES:
         text += f":{_oracle(settings.model_dump_json()).identity.level}"
+    if settings.name == "recorded":
+        text += f":{_oracle(settings.model_dump_json()).identity.version}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def forget_oracles() -> None:
-    """Look at the files that oracles are made of (pseudopotentials) again; a process keeps those it has."""
+    """Look at the files that oracles are made of (pseudopotentials, tables) again; a process keeps those it has."""
     _oracle.cache_clear()
 
 

@@ -132,7 +132,7 @@ class GraphStore:
             arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in FIELDS}
             counts = [np.load(directory / f"{name}.npy") for name in ("node_counts", "edge_counts")]
             reasons = {int(row): str(reason) for row, reason in manifest["reasons"].items()}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{directory} is not a folder of graphs ({error}); delete it") from None
         return cls(OrbitGraph(**arrays), counts[0], counts[1], float(manifest["cutoff"]), reasons)
 

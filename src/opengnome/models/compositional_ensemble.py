@@ -1,6 +1,6 @@
 """Several compositional networks: formation energy of the lowest-energy crystal of a composition, with spread."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from opengnome.crystals import Composition
+from opengnome.crystals.elements import ATOMIC_NUMBERS, SYMBOLS
 from opengnome.crystals.replacement import make_folder
 from opengnome.errors import CheckpointError
 from opengnome.models.calibration import MIN_FOR_FIT, Calibration, coverage, fit_calibration
@@ -31,6 +32,8 @@ class CompositionalEnsemble:
     metrics: dict[str, Any]
     digest: str
     """SHA-256 over the members' weights and the calibration."""
+    elements: frozenset[int] | None = None
+    """Atomic numbers that the members were trained on; None where that is not known."""
 
     @classmethod
     def load(cls, directory: Path) -> "CompositionalEnsemble":
@@ -41,27 +44,39 @@ class CompositionalEnsemble:
             calibration, metrics = Calibration.from_dict(manifest["calibration"]), dict(manifest["metrics"])
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{directory / MANIFEST} is damaged: {error} is missing") from None
-        return cls(_load_members(paths), calibration, metrics, ensemble_digest(paths, calibration))
+        digest, elements = ensemble_digest(paths, calibration), manifest.get("elements")
+        known = None if elements is None else frozenset(ATOMIC_NUMBERS[symbol] for symbol in elements)
+        return cls(_load_members(paths), calibration, metrics, digest, known)
 
     def predict(self, compositions: Sequence[Composition], *, threads: int = 1) -> Prediction:
         """Formation energies of the lowest-energy crystals of `compositions`.
 
         The median over the members, and as `spread` the standard deviation of the mixture of their Laplace
-        distributions: what they disagree about, and what each says it does not know.
+        distributions: what they disagree about, and what each says it does not know. NaN, with the reason, for a
+        composition with an element that no member was trained on: what it stands for is random then.
         """
         location, scale = self._distributions(compositions, threads)
         median = np.median(location, axis=0)
         spread = np.sqrt(location.var(axis=0) + 2.0 * np.mean(scale**2, axis=0))
         n = len(compositions)
+        reasons = tuple(self._unknown(composition) for composition in compositions)
+        answered = np.array([not reason for reason in reasons], dtype=bool)
+        median, spread = np.where(answered, median, np.nan), np.where(answered, spread, np.nan)
         return Prediction(
             median,
             spread,
             self.calibration.std(spread),
             np.full(n, np.nan),
-            ("",) * n,
+            reasons,
             self.calibration,
             np.zeros(n, dtype=bool),
         )
+
+    def _unknown(self, composition: Composition) -> str:
+        if self.elements is None or self.elements.issuperset(composition.atomic_numbers):
+            return ""
+        strange = [SYMBOLS[z] for z in composition.atomic_numbers if z not in self.elements]
+        return f"the networks were trained on no composition with {', '.join(strange)}"
 
     def _distributions(self, compositions: Sequence[Composition], threads: int) -> tuple[np.ndarray, np.ndarray]:
         """Locations and scales of every member, each (n_members, n), eV/atom."""
@@ -86,11 +101,13 @@ def assemble_compositional(
     *,
     compositions: Sequence[Composition],
     targets: np.ndarray,
+    trained_on: Iterable[int] | None = None,
     card: dict[str, Any],
 ) -> CompositionalEnsemble:
     """Copy trained members into `directory` and fit the calibration on compositions none was trained on.
 
-    `targets` (n,) are the formation energies of `compositions`, eV/atom; `card` is kept in the manifest. Raises
+    `targets` (n,) are the formation energies of `compositions`, eV/atom; `trained_on` the atomic numbers of all
+    compositions that members have seen, if that is known; `card` is kept in the manifest. Raises
     `SettingsError` when they are fewer than `MIN_FOR_FIT`; of fewer than twice that many no coverage is reported.
     """
     if not paths:
@@ -123,6 +140,7 @@ def assemble_compositional(
             "members": [path.name for path in copies],
             "calibration": calibration.to_dict(),
             "metrics": metrics,
+            **({} if trained_on is None else {"elements": [SYMBOLS[z] for z in sorted(set(trained_on))]}),
             "card": card,
         },
     )

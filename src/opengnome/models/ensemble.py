@@ -136,12 +136,12 @@ def assemble_ensemble(
         copy_checkpoint(source, target)
     members = _load_members(paths)
     held_out, targets = np.asarray(held_out, dtype=bool), np.asarray(targets, dtype=float)
-    enough = int(held_out.sum()) >= MIN_FOR_FIT
-    rows = held_out if enough else ~held_out
     draft = Ensemble(members, Calibration(0.0, 1.0), {}, "")
-    judged = table.filter(rows)
-    prediction = draft.predict(judged, volume_scales=(1.0,), progress=progress)
-    judged, prediction, truth = _answered(judged, prediction, targets[rows])
+    answered = _answered(draft, table, targets, held_out, progress) if held_out.sum() >= MIN_FOR_FIT else None
+    enough = answered is not None and len(answered[0]) >= MIN_FOR_FIT  # some may have no prediction
+    if answered is None or not enough:
+        answered = _answered(draft, table, targets, ~held_out, progress)
+    judged, prediction, truth = answered
     calibration, metrics = _judge(judged, prediction, truth, held_out=enough)
     write_json(
         directory / MANIFEST,
@@ -150,9 +150,7 @@ def assemble_ensemble(
             "kind": KIND,
             "members": [path.name for path in paths],
             "calibration": calibration.to_dict(),
-            "domain": domain_of(
-                table, np.flatnonzero(~held_out), _answered(judged, prediction, targets[rows])[1].spread
-            ).to_dict(),
+            "domain": domain_of(table, np.flatnonzero(~held_out), prediction.spread).to_dict(),
             "metrics": metrics,
             "data_digest": data_digest(table.ids, targets),
             "n_train": int((~held_out).sum()),
@@ -163,13 +161,13 @@ def assemble_ensemble(
 
 
 def _answered(
-    table: CrystalTable, prediction: Prediction, targets: np.ndarray
+    ensemble: Ensemble, table: CrystalTable, targets: np.ndarray, mask: np.ndarray, progress: Progress | None
 ) -> tuple[CrystalTable, Prediction, np.ndarray]:
-    """The crystals that have a prediction."""
+    """The crystals of a mask that have a prediction."""
+    asked = table.filter(mask)
+    prediction = ensemble.predict(asked, volume_scales=(1.0,), progress=progress)
     good = np.isfinite(prediction.formation_energy_per_atom)
-    if good.all():
-        return table, prediction, targets
-    return table.filter(good), prediction.part(good), targets[good]
+    return asked.filter(good), prediction.part(good), targets[mask][good]
 
 
 def _judge(

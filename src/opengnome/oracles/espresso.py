@@ -26,6 +26,7 @@ import numpy as np
 from opengnome.crystals.crystal import Crystal, digest
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.errors import OracleSetupError, SettingsError
+from opengnome.oracles.dioxygen import has_dioxygen
 from opengnome.oracles.espresso_evaluations import Evaluation, Evaluations
 from opengnome.oracles.espresso_pseudopotentials import Pseudopotential, PseudopotentialFolder, cutoffs_ry
 from opengnome.oracles.espresso_settings import PHYSICAL_KEYWORDS, EspressoSettings
@@ -136,7 +137,7 @@ class EspressoOracle:
         run = PwRun(
             folder=folder / "run",
             deadline=deadline,
-            starts=dict.fromkeys(self.settings.magnetic_elements, self.settings.starting_magnetization),
+            starts=dict.fromkeys(spin_carriers(crystal, self.settings), self.settings.starting_magnetization),
             evaluations=Evaluations(folder / EVALUATIONS_FILE, _inputs_digest(parameters, found, self.settings)),
         )
         calculation = relax_with_calculator(
@@ -316,6 +317,8 @@ def level_name(settings: EspressoSettings, functional: str, family: str) -> str:
     density = "" if settings.ecutrho_ry is None else f"+{settings.ecutrho_ry:g}"
     parts = ["espresso", named, family, f"{cutoff}{density}Ry", f"k{settings.k_spacing:g}"]
     parts.append(f"{settings.smearing}{settings.degauss_ry:g}")
+    if settings.magnetic_elements:
+        parts.append("o2spin")  # energies of O2 before it had spin are another level
     changed, default = _described(settings), _described(EspressoSettings())
     if changed != default:
         parts.append(hashlib.sha256(json.dumps(changed, sort_keys=True, default=str).encode()).hexdigest()[:8])
@@ -374,11 +377,22 @@ def k_mesh(crystal: Crystal, spacing: float) -> tuple[int, int, int]:
     return n1, n2, n3
 
 
+def spin_carriers(crystal: Crystal, settings: EspressoSettings) -> frozenset[str]:
+    """The elements of a crystal that start with a moment: magnetic ones, and oxygen of O2 and superoxides.
+
+    None where `magnetic_elements` is empty: everything is calculated without spin then.
+    """
+    if not settings.magnetic_elements:
+        return frozenset()
+    carriers = frozenset(settings.magnetic_elements) | ({"O"} if has_dioxygen(crystal) else set())
+    return carriers & frozenset(crystal.symbols)
+
+
 def input_data(
     crystal: Crystal, cutoffs: tuple[float, float], settings: EspressoSettings, relaxation: RelaxationSettings
 ) -> dict[str, dict[str, Any]]:
     """The namelists of pw.x for one crystal."""
-    has_spin = bool(set(crystal.symbols) & set(settings.magnetic_elements))
+    has_spin = bool(spin_carriers(crystal, settings))
     data: dict[str, dict[str, Any]] = {
         "control": {
             "calculation": "scf",

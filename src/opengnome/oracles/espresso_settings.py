@@ -72,7 +72,8 @@ class EspressoSettings(Settings):
         "V", "Cr", "Mn", "Fe", "Co", "Ni", "Mo", "W",
         "Ce", "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb",
     )  # fmt: skip
-    """A crystal with one of these has spin and a ferromagnetic start; the others have no spin."""
+    """A crystal with one of these, and one with O2 or superoxide ions, has spin and a ferromagnetic start; the others
+    have no spin. Empty: no crystal has."""
     starting_magnetization: float = Field(default=0.5, gt=0, le=1)
     """Of the magnetic elements, as a fraction of the valence electrons."""
     conv_thr_ry_per_atom: float = Field(default=1e-9, gt=0)

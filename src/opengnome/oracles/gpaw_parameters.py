@@ -12,8 +12,8 @@ import numpy as np
 
 from opengnome.crystals.crystal import Crystal
 from opengnome.crystals.elements import SYMBOLS
-from opengnome.crystals.geometry import minimum_distance
 from opengnome.crystals.symmetry import space_group_number, space_group_symbol
+from opengnome.oracles.dioxygen import has_dioxygen
 from opengnome.oracles.gpaw_settings import GpawSettings
 from opengnome.oracles.hexagonal import is_of_hexagonal_family
 
@@ -34,14 +34,8 @@ for lanthanides of any valence)."""
 OTHER_MOMENT = 0.6
 """Start of every other atom of a crystal that has spin."""
 
-DIOXYGEN_MAX = 1.42
-"""Oxygen atoms closer than this (Angstrom) are O2 (1.21) or superoxide (1.28 to 1.35), which have unpaired
-electrons; in a peroxide they are 1.45 to 1.5 apart."""
-
 R2SCAN = "MGGA_X_R2SCAN+MGGA_C_R2SCAN"
 """libxc's names."""
-
-_OXYGEN = 8
 
 
 @dataclass(frozen=True)
@@ -162,7 +156,7 @@ def starting_moments(crystal: Crystal, settings: GpawSettings) -> list[float] | 
     if settings.spin == "off":
         return None
     symbols = [SYMBOLS[z] for z in crystal.atomic_numbers]
-    if settings.spin == "auto" and not (STARTING_MOMENTS.keys() & set(symbols) or _has_dioxygen(crystal)):
+    if settings.spin == "auto" and not (STARTING_MOMENTS.keys() & set(symbols) or has_dioxygen(crystal)):
         return None
     return [STARTING_MOMENTS.get(symbol, OTHER_MOMENT) for symbol in symbols]
 
@@ -177,11 +171,3 @@ def hubbard_setups(crystal: Crystal) -> dict[str, str]:
     if not symbols & {"O", "F"}:  # the two most electronegative elements
         return {}
     return {symbol: f":d,{HUBBARD_U[symbol]:g},0" for symbol in sorted(symbols & HUBBARD_U.keys())}
-
-
-def _has_dioxygen(crystal: Crystal) -> bool:
-    oxygen = np.flatnonzero(crystal.atomic_numbers == _OXYGEN)
-    if len(oxygen) == 0:
-        return False
-    sublattice = Crystal(crystal.lattice, crystal.frac_coords[oxygen], crystal.atomic_numbers[oxygen])
-    return minimum_distance(sublattice) < DIOXYGEN_MAX

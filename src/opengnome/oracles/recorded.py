@@ -24,7 +24,7 @@ class RecordedOracle:
     A crystal is looked up by `crystals.digest`, so it must be described as in the table. With match =
     "formula", any other crystal is answered with the lowest entry of its reduced formula, and with that
     entry's crystal as the relaxed one (which may have another number of atoms). Whatever is not found is
-    FAILED with "no recorded answer".
+    FAILED with "no recorded answer". Of a table of several levels of theory the rows of `level` answer.
     """
 
     def __init__(self, settings: OracleSettings) -> None:
@@ -33,6 +33,11 @@ class RecordedOracle:
         self.settings = settings
         self.path: Path = settings.table
         levels = self._levels()
+        if len(levels) > 1 and settings.level not in levels:
+            raise OracleSetupError(
+                f"the recorded table {self.path} has energies of the levels {levels}, which cannot be compared; choose "
+                "one with level, or split the table"
+            )
         self.identity = OracleIdentity(
             name="recorded",
             code=self.path.name,
@@ -77,7 +82,10 @@ class RecordedOracle:
     def _table(self) -> CrystalTable:
         table = CrystalTable.from_arrow(self._read())
         energies = table.arrow[self.settings.energy_column].to_numpy(zero_copy_only=False)
-        return table.filter(np.isfinite(energies.astype(float)))
+        answers = np.isfinite(energies.astype(float))
+        if len(self._levels()) > 1:
+            answers &= np.array([level == self.identity.level for level in table.column("level")])
+        return table.filter(answers)
 
     @cached_property
     def _energies(self) -> np.ndarray:

@@ -247,7 +247,12 @@ class VaspOracle:
             raise unwritable(folder, OSError(errno.ENOSPC, said), setting="vasp.folder")
         if output.is_complete and not converged:
             which = "electronic" if not output.electronic_converged else "ionic"
-            return Stop(Status.UNCONVERGED, f"the {which} steps did not converge" + (f": {error}" if error else ""))
+            # Of a single point there is no other geometry whose energy could be better: nothing may learn from it.
+            single = self.relaxation.max_steps == 0
+            return Stop(
+                Status.FAILED if single else Status.UNCONVERGED,
+                f"the {which} steps did not converge" + (f": {error}" if error else ""),
+            )
         said = last_line(folder)
         return Stop(Status.FAILED, (error or "vasprun.xml is cut off") + (f"; VASP said: {said}" if said else ""))
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from opengnome.campaign import CampaignResults
 from opengnome.campaign.events import EnsembleAssembled
+from opengnome.campaign.layout import Layout
+from opengnome.campaign.selection import COMPOSITIONAL, RANDOM_COMPOSITIONS
+from opengnome.models import shipped_ensemble
 from opengnome.models.calibration import LEVELS, Calibration
 from opengnome.models.ensemble import MANIFEST
 from opengnome.report.numbers import Rate
@@ -49,6 +52,8 @@ class ModelCard:
     coverage: dict[float, float]
     """Share of held-out errors inside the interval, by nominal level."""
     calibration: Calibration | None
+    compositional_calibration: Calibration | None
+    """That of the networks of the second pipeline, where it ran."""
     warnings: tuple[str, ...]
 
 
@@ -82,7 +87,11 @@ def model_cards(results: CampaignResults) -> list[ModelCard]:
 
 def calculated_coverage(compared: Sequence[Comparison], cards: Sequence[ModelCard], *, arm: str) -> dict[float, Rate]:
     """How many calculated energies of an arm lie inside the predicted interval, by nominal level."""
-    calibrations = {card.round: card.calibration or Calibration(0.0, 1.0) for card in cards}
+    structural = arm not in (COMPOSITIONAL, RANDOM_COMPOSITIONS)
+    calibrations = {
+        card.round: (card.calibration if structural else card.compositional_calibration) or Calibration(0.0, 1.0)
+        for card in cards
+    }
     own = [c for c in compared if arm in c.arms and c.round in calibrations]
     if not own:
         return {}
@@ -106,8 +115,21 @@ def _card(results: CampaignResults, number: int, ensemble: EnsembleAssembled) ->
         median_error=metrics.get("median_absolute_error"),
         coverage={float(level): share for level, share in metrics.get("coverage", {}).items()},
         calibration=Calibration.from_dict(calibration) if calibration else None,
+        compositional_calibration=_compositional_calibration(results, number),
         warnings=tuple(metrics.get("warnings", ())),
     )
+
+
+def _compositional_calibration(results: CampaignResults, number: int) -> Calibration | None:
+    """Of the round's compositional ensemble; the shipped one served where the round had too few rows for its own."""
+    if results.state.round(number).compositions is None:
+        return None
+    layout = Layout(results.root)
+    own = layout.compositional_ensemble(number) / MANIFEST
+    if not own.is_file() and layout.compositional(number).is_dir():  # somebody removed the models to save space
+        return None
+    path = own if own.is_file() else shipped_ensemble("compositional") / MANIFEST
+    return Calibration.from_dict(json.loads(path.read_text())["calibration"])
 
 
 def _manifest(results: CampaignResults, ensemble: EnsembleAssembled) -> dict:

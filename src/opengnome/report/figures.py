@@ -215,7 +215,8 @@ def calibration_figure(cards: Sequence[ModelCard], calculated: Mapping[str, Mapp
                 linewidth=1,
                 label=f"held-out crystals, round {card.round}",
             )
-        for shift, (arm, rates) in zip((-0.5, 0.0, 0.5), calculated.items(), strict=False):
+        shifts = 0.5 * (np.arange(len(calculated)) - (len(calculated) - 1) / 2)
+        for shift, (arm, rates) in zip(shifts.tolist(), calculated.items(), strict=True):
             _plot_coverage(ax, rates, arm, shift)
         ax.set(xlabel="nominal coverage, %", ylabel="observed coverage, %", xlim=(42, 100), ylim=(0, 103))
         ax.set_xticks([50, 80, 90, 95])

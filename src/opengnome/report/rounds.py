@@ -62,7 +62,9 @@ class RoundSummary:
     n_calculated: int
     failures: Mapping[str, int]
     """Calculations without an energy, by status."""
-    seconds_per_calculation: float | None
+    n_relaxations: int
+    """Those of the searches each for itself."""
+    seconds_per_relaxation: float | None
     arms: Mapping[str, ArmSummary] = field(default_factory=dict)
 
     @property
@@ -127,7 +129,9 @@ def rejection_rows(summaries: Sequence[RoundSummary], *, window: float) -> list[
 
 def _summary(number: int, current: RoundState) -> RoundSummary:
     opened, selection, closed = current.opened, current.selection, current.closed
-    calculations = list(current.calculations.values())
+    calculations, searches = list(current.calculations.values()), list(current.searches.values())
+    # a search is one calculation, whose seconds are those of all its relaxations
+    n_relaxations = len(calculations) - len(searches) + sum(s.n_starts for s in searches)
     return RoundSummary(
         number=number,
         closed=closed is not None,
@@ -138,7 +142,8 @@ def _summary(number: int, current: RoundState) -> RoundSummary:
         n_chosen=len(current.choices) if selection else None,
         n_calculated=len(calculations),
         failures=failures_by_status(calculations),
-        seconds_per_calculation=(sum(c.seconds for c in calculations) / len(calculations) if calculations else None),
+        n_relaxations=n_relaxations,
+        seconds_per_relaxation=sum(c.seconds for c in calculations) / n_relaxations if n_relaxations else None,
         arms=_arms(closed.metrics) if closed else {},
     )
 
@@ -213,7 +218,8 @@ def _calculation_rows(summaries: Sequence[RoundSummary]) -> list[Row]:
     return [
         _row(group, "calculated", summaries, _calculated),
         _row(group, "failed", summaries, _failed),
-        _row(group, "seconds each", summaries, lambda s: fixed(s.seconds_per_calculation, 1)),
+        _row(group, "relaxations, those of searches each for itself", summaries, lambda s: count(s.n_relaxations)),
+        _row(group, "seconds per relaxation", summaries, lambda s: fixed(s.seconds_per_relaxation, 1)),
     ]
 
 
@@ -247,7 +253,7 @@ def _arm_rows(summaries: Sequence[RoundSummary], arm: str) -> list[Row]:
         ("hit rate against the current hull", lambda a: str(a.current)),
         ("MAE of the prediction, meV/atom", lambda a: mev(a.metrics.get("mae"))),
         ("bias of the prediction, meV/atom", lambda a: mev(a.metrics.get("bias"))),
-        ("calculated inside the 95 % interval", lambda a: percent(a.metrics.get("coverage_95"))),
+        ("calculated within 1.96 standard deviations", lambda a: percent(a.metrics.get("coverage_95"))),
     )
     rows = [_row(ARM_NAMES[arm], label, summaries, cell(of)) for label, of in named]
     # no round of an unfinished campaign, or of one from before they were counted, has deep hits: no row of dashes
