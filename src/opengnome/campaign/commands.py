@@ -9,7 +9,6 @@ from opengnome.campaign.discover import read_state
 from opengnome.campaign.judging import hull_formation_energies
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.reading import read_all
-from opengnome.campaign.selection import Pool
 from opengnome.campaign.stability import judge, load_hull
 from opengnome.campaign.tables import OK, Row, failure
 from opengnome.crystals import Composition, Crystal, CrystalTable
@@ -17,6 +16,7 @@ from opengnome.errors import CampaignError, InvalidCrystalError, MissingReferenc
 from opengnome.hull import Hull
 from opengnome.hull.references import check_references
 from opengnome.models import VOLUME_SCALES, CompositionalEnsemble, Ensemble, Prediction, shipped_ensemble
+from opengnome.models.calibration import Calibration
 from opengnome.models.manifest import MANIFEST
 
 INVALID, NO_PREDICTION = "invalid_crystal", "no_prediction"
@@ -86,7 +86,8 @@ def predict_formula_rows(
         }
     if measured_against is not None:
         judged = zip(good, prediction.reasons, strict=True)
-        _add_distances([(rows[index], c) for (index, c), reason in judged if not reason], measured_against)
+        answered = [(rows[index], c) for (index, c), reason in judged if not reason]
+        _add_distances(answered, measured_against, prediction.calibration)
     return rows
 
 
@@ -152,7 +153,8 @@ def _predicted(
         }
     if hull is not None:
         judged = zip(crystals, prediction.reasons, strict=True)
-        _add_distances([(rows[identifier], c.composition) for (identifier, c), reason in judged if not reason], hull)
+        answered = [(rows[identifier], c.composition) for (identifier, c), reason in judged if not reason]
+        _add_distances(answered, hull, prediction.calibration)
     return rows
 
 
@@ -164,7 +166,7 @@ def _warnings(ensemble: Ensemble, crystal: Crystal, prediction: Prediction, i: i
     return warnings
 
 
-def _add_distances(predicted: Sequence[tuple[Row, Composition]], hull: Hull) -> None:
+def _add_distances(predicted: Sequence[tuple[Row, Composition]], hull: Hull, calibration: Calibration) -> None:
     """Distance and probability in every row that the hull can answer, all at once; the reason in the others."""
     answerable: list[tuple[Row, Composition]] = []
     for row, composition in predicted:
@@ -177,6 +179,6 @@ def _add_distances(predicted: Sequence[tuple[Row, Composition]], hull: Hull) -> 
     on_hull = hull_formation_energies(hull, [composition for _, composition in answerable])
     distances = np.array([row["formation_energy_per_atom"] for row in rows], dtype=float) - on_hull
     stds = np.array([row["formation_energy_std"] for row in rows], dtype=float)
-    pool = Pool([row["id"] for row in rows], [row["reduced_formula"] for row in rows], distances, stds)
-    for row, distance, probability in zip(rows, distances.tolist(), pool.probability_stable.tolist(), strict=True):
+    probabilities = calibration.probability_below(distances, stds)
+    for row, distance, probability in zip(rows, distances.tolist(), probabilities.tolist(), strict=True):
         row |= {"energy_above_hull": distance, "probability_stable": probability}

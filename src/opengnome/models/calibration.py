@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from opengnome.errors import CheckpointError, SettingsError
 
@@ -44,6 +44,21 @@ class Calibration:
         if level > _TABLE_LEVELS[-1]:  # beyond the table: its last value, stretched like a normal tail
             return self.factors[-1] * normal / float(ndtri(0.5 + 0.5 * _TABLE_LEVELS[-1]))
         return float(np.interp(level, (0.0, *_TABLE_LEVELS), (0.0, *self.factors)))
+
+    def probability_below(self, distances: np.ndarray, stds: np.ndarray) -> np.ndarray:
+        """Probability that what is predicted at `distances` (n,) above the hull lies on or below it, shape (n,).
+
+        By the quantiles of the errors, which are taken to be as often above as below. `stds` (n,) are calibrated
+        standard deviations; both eV/atom.
+        """
+        ratios = np.asarray(distances, dtype=float) / np.maximum(stds, _SMALLEST_STD)
+        size = np.abs(ratios)
+        if not self.factors:
+            return ndtr(-ratios)
+        inside = np.interp(size, (0.0, *self.factors), (0.0, *_TABLE_LEVELS))
+        tail = 2.0 * ndtr(size / self.factors[-1] * float(ndtri(0.5 + 0.5 * _TABLE_LEVELS[-1]))) - 1.0
+        within = np.where(size > self.factors[-1], tail, inside)  # how often an error is no larger than this
+        return np.where(ratios <= 0.0, 0.5 + 0.5 * within, 0.5 - 0.5 * within)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
