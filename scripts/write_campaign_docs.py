@@ -15,11 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from opengnome.campaign import CampaignResults, Discovery
+from opengnome.campaign.events import Choice
 from opengnome.campaign.metrics import DEEP
-from opengnome.campaign.selection import ARMS
+from opengnome.campaign.selection import ARMS, MODEL
+from opengnome.campaign.work import volume_scales
 from opengnome.crystals import CrystalTable
 from opengnome.crystals.io import read_table
 from opengnome.crystals.matching import is_same_structure
@@ -29,7 +32,7 @@ from opengnome.hull import STABILITY_TOLERANCE
 from opengnome.models import SHIPPED
 from opengnome.report import rounds_markdown
 from opengnome.report.figures import save_hit_rates
-from opengnome.report.numbers import Rate
+from opengnome.report.numbers import Rate, mev
 from opengnome.report.rounds import ARM_NAMES, summarise
 
 ELSEWHERE = ("made in a laboratory", "computed by the Materials Project", "found by GNoME", "in none of these")
@@ -58,6 +61,7 @@ def main() -> None:
         figure(results, arguments.page),
         pooled(results),
         trained_on(results, structures),
+        ends_of_the_scan(results),
         "## How deep the hits lie",
         depth(results),
         "## Discoveries",
@@ -168,6 +172,42 @@ def trained_on(results: CampaignResults, structures: CrystalTable | None) -> str
         "are new to its known set, but the networks may have been trained on their energies there; told apart:"
     )
     return text + "\n\n" + "\n".join(lines)
+
+
+def ends_of_the_scan(results: CampaignResults) -> str:
+    """The model's choice by where the scan of volumes has its minimum; empty where none is at an end."""
+    scales = volume_scales(results.settings.screening)
+    if len(scales) < 3:
+        return ""
+    rows: list[str] = []
+    chosen = 0
+    for number, current in sorted(results.state.rounds.items()):
+        if current.selection is None or current.closed is None:
+            continue
+        model = [choice for choice in current.selection.choices if MODEL in choice.arms]
+        at_an_end = [c for c in model if min(abs(c.volume_scale - scales[0]), abs(c.volume_scale - scales[-1])) < 1e-6]
+        inside = [choice for choice in model if choice not in at_an_end]
+        rows.append(f"| {number} | {_hits_and_bias(results, inside)} | {_hits_and_bias(results, at_an_end)} |")
+        chosen += len(at_an_end)
+    if not chosen:
+        return ""
+    head = [
+        "| round | minimum inside: hits | bias, meV/atom | at an end: hits | bias, meV/atom |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    text = "The model's choice (hits against the initial hull) by where the scan of volumes has its minimum:"
+    return "\n".join([text, "", *head, *rows])
+
+
+def _hits_and_bias(results: CampaignResults, choices: Sequence[Choice]) -> str:
+    depths = [_depth(results, c.candidate_id, c.initial_hull_energy_per_atom) for c in choices]
+    errors = [
+        c.predicted_formation_energy_per_atom - c.initial_hull_energy_per_atom - depth
+        for c, depth in zip(choices, depths, strict=True)
+        if depth is not None
+    ]
+    rate = Rate(sum(d is not None and d <= STABILITY_TOLERANCE for d in depths), len(depths))
+    return f"{rate} | {mev(float(np.mean(errors))) if errors else '-'}"
 
 
 def depth(results: CampaignResults) -> str:

@@ -19,6 +19,46 @@ from opengnome.models import Ensemble, shipped_ensemble
 from opengnome.models.manifest import MANIFEST
 
 
+def screened(folder: Path, name: str, screening: ScreeningSettings) -> CrystalTable:
+    """Candidates of cesium chloride at a volume that is not theirs."""
+    body_centred = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
+    parents = [Crystal(4.0 * np.eye(3), body_centred, np.array([55, 17]))]
+    write_table(folder / "parents.parquet", CrystalTable.from_crystals(parents, ["CsCl"]))
+    (folder / "formulas.txt").write_text("")
+    hull = Hull([Entry(SYMBOLS[z], Composition(((z, 1),)), 0.0, level="made up") for z in range(1, 95)])
+    write_hull(folder / "hull.parquet", hull)
+    work.screen(
+        path=folder / name,
+        parents_path=folder / "parents.parquet",
+        start=0,
+        stop=1,
+        formulas_path=folder / "formulas.txt",
+        formulas_digest="none",
+        hull_path=folder / "hull.parquet",
+        hull_digest=hull.digest,
+        generation=GenerationSettings(methods=("ionic_substitution",), max_substitutions_per_parent=20),
+        screening=screening,
+        ensemble_path=shipped_ensemble(),
+        ensemble_digest="shipped",
+        seed=0,
+    )
+    return read_table(folder / name)
+
+
+def test_where_the_scan_has_no_minimum_nothing_is_predicted(tmp_path: Path):
+    """Cesium chloride has 4.1 A: with 4.0 A, and a scan to 110 %, many energies still fall at its end."""
+    scan = ScreeningSettings(n_volume_scales=5, lowest_volume_scale=0.9, highest_volume_scale=1.1)
+    every = screened(tmp_path, "every.parquet", scan.model_copy(update={"minimum_inside": False}))
+    judged = screened(tmp_path, "judged.parquet", scan)
+    scales, energies = (judged.arrow[name].to_numpy() for name in ("volume_scale", "formation_energy_per_atom"))
+    assert np.isfinite(every.arrow["formation_energy_per_atom"].to_numpy()).all()
+    at_an_end = np.isclose(scales, 0.9) | np.isclose(scales, 1.1)
+    assert 0 < at_an_end.sum() < len(at_an_end)
+    np.testing.assert_array_equal(np.isnan(energies), at_an_end)
+    two = screened(tmp_path, "two.parquet", scan.model_copy(update={"n_volume_scales": 2}))
+    assert np.isfinite(two.arrow["formation_energy_per_atom"].to_numpy()).all(), "two volumes have no inside"
+
+
 def test_nothing_is_predicted_of_a_metal_too_sparse_for_the_networks(tmp_path: Path):
     """In CsK the nearest atoms are 5 A apart, the networks' cutoff is 4 A: such energies were 1 eV/atom too low."""
     body_centred = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])

@@ -65,6 +65,10 @@ class ScreeningSettings(Settings):
     """Smallest volume of the scan as a share of the generated one."""
     highest_volume_scale: float = Field(default=1.2, gt=0)
     """Largest volume of the scan."""
+    minimum_inside: bool = True
+    """Choose only candidates whose energy has its minimum inside the scan, if that has three volumes at least. At an
+    end of it the energy still falls, and the network is asked about volumes that it never saw: of 64 such choices
+    against the Materials Project 27 were hits, of 116 others 91 (`docs/both_pipelines_real.md`)."""
     bfloat16: bool = False
     """Networks in bfloat16: faster on processors with instructions for it (`benchmarks/bench_screening.py`), slower on
     others; energies move by a few meV/atom."""
@@ -72,11 +76,12 @@ class ScreeningSettings(Settings):
     """Keep candidates whose predicted energy is at most this far above the current hull, eV/atom."""
 
     @model_serializer(mode="wrap")
-    def _without_unused_precision(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The precision is written where it is not the usual one: campaigns begun before it was a setting go on."""
+    def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is not used is not written: campaigns begun before it was a setting go on, with minimum_inside=false."""
         written: dict[str, Any] = write(self)
-        if not self.bfloat16:
-            written.pop("bfloat16", None)
+        for name in ("bfloat16", "minimum_inside"):
+            if not getattr(self, name):
+                written.pop(name, None)
         return written
 
 

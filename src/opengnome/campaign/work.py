@@ -157,8 +157,8 @@ def screen(
     """Candidates of parents start..stop, their predicted energies and distances to the hull of the round; the file is
     a crystal table of all of them.
 
-    A candidate that the networks cannot judge (too dense, or with an atom that has no neighbour within their cutoff at
-    one of the volumes) has NaN.
+    A candidate that the networks cannot judge (too dense, with an atom that has no neighbour within their cutoff at one
+    of the volumes, or lowest at an end of the scan) has NaN.
     """
     _one_thread()
     known = _known_formulas(formulas_path, formulas_digest)
@@ -167,10 +167,13 @@ def screen(
     prediction = _ensemble(ensemble_path, ensemble_digest).predict(
         table, volume_scales=volume_scales(screening), bfloat16=screening.bfloat16
     )
-    for name in ("formation_energy_per_atom", "spread", "std", "volume_scale"):
+    # The energy of an atom without neighbours is worthless, and so is a minimum that the scan has not reached; the
+    # lowest of a pool are such.
+    unjudged = prediction.isolated | _at_an_end(prediction.volume_scale, screening)
+    table = table.with_column("volume_scale", np.asarray(prediction.volume_scale, dtype=float))
+    for name in ("formation_energy_per_atom", "spread", "std"):
         values = np.asarray(getattr(prediction, name), dtype=float)
-        # the energy of an atom without neighbours is worthless, and the lowest of a pool are such
-        table = table.with_column(name, np.where(prediction.isolated, np.nan, values))
+        table = table.with_column(name, np.where(unjudged, np.nan, values))
     write_shard(path, judged(table, _hull(hull_path, hull_digest)), result, hull_digest=hull_digest)
 
 
@@ -205,6 +208,14 @@ def volume_scales(settings: ScreeningSettings) -> tuple[float, ...]:
     return tuple(
         np.linspace(settings.lowest_volume_scale, settings.highest_volume_scale, settings.n_volume_scales).tolist()
     )
+
+
+def _at_an_end(volume_scale: np.ndarray, settings: ScreeningSettings) -> np.ndarray:
+    """Whether the energy is lowest at an end of the scan, shape (n,)."""
+    scales = volume_scales(settings)
+    if not settings.minimum_inside or len(scales) < 3:
+        return np.zeros(len(volume_scale), dtype=bool)
+    return np.isclose(volume_scale, scales[0]) | np.isclose(volume_scale, scales[-1])
 
 
 @lru_cache(maxsize=2)

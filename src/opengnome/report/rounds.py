@@ -118,7 +118,7 @@ def rejection_rows(summaries: Sequence[RoundSummary], *, window: float) -> list[
     reasons = dict.fromkeys(name for s in summaries for name in s.rejections)
     rows = [Row("Generation", name, tuple(_of(s, name, empty=0) for s in summaries)) for name in reasons]
     later = (
-        ("not predictable (too dense, or an atom without neighbours)", "generated", "predicted"),
+        ("not judged (too dense, an atom without neighbours, no minimum in the scan)", "generated", "predicted"),
         (f"predicted more than {1e3 * window:.0f} meV/atom above the hull", "predicted", "within_window"),
         ("not the lowest of its composition", "within_window", "lowest_per_composition"),
     )
