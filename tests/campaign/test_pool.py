@@ -14,7 +14,7 @@ from made_up import CURRENT_HULL, INITIAL_HULL, calculated, choice, known_set, l
 from opengnome.campaign import CampaignSettings, Progress
 from opengnome.campaign.alignment import no_alignment
 from opengnome.campaign.context import Context
-from opengnome.campaign.events import Calculated, Event, RoundOpened, Selected, ShardScreened
+from opengnome.campaign.events import Calculated, EnsembleAssembled, Event, RoundOpened, Selected, ShardScreened
 from opengnome.campaign.hull_file import read_hull
 from opengnome.campaign.journal import Journal
 from opengnome.campaign.judging import hull_formation_energies, judged
@@ -73,6 +73,7 @@ def second_round(
     tried = Selected(round=1, counts={}, choices=(choice("found", "NaKCl2"),), path="p")
     events: list[Event] = [no_alignment(), tried, found]
     events.append(RoundOpened(round=2, n_parents=9, n_shards=3, n_training=5, hull_digest="h"))
+    events.append(EnsembleAssembled(round=2, path="e", digest="d", metrics={}))
     for shard in order:
         path = layout.shard(2, shard)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -277,7 +278,9 @@ def test_calculations_that_failed_do_not_lower_the_hull(tmp_path: Path) -> None:
 
 
 def test_workers_are_given_the_hull_of_the_round(tmp_path: Path) -> None:
-    state = second_round(layout_in(tmp_path))
+    layout = layout_in(tmp_path)
+    state = second_round(layout)
+    layout.formulas(2).write_text("")
     context = context_of(tmp_path)
     assert len(list(screen(context, state, 2, [0, 1, 2]))) == 3, "their files are there"
     written = read_hull(context.layout.hull(2))
