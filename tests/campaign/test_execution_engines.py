@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from opengnome.campaign import process_worker_pool
 from opengnome.campaign.execution import Rules, Unit, run_units
 from opengnome.campaign.execution_settings import DaskSettings, ParslSettings
 from opengnome.errors import SettingsError
@@ -46,7 +47,7 @@ def test_slurm_gets_the_options_of_the_site() -> None:
     assert lines[-2:] == ["module load vasp", "source env/bin/activate"]
     assert type(provider.launcher).__name__ == "SrunLauncher"
     assert pool.max_workers_per_node == 4
-    assert pool.launch_cmd.startswith(f"{sys.executable} -m parsl.executors.high_throughput.process_worker_pool ")
+    assert f" {sys.executable} -P {process_worker_pool.__file__} " in pool.launch_cmd
 
 
 @pytest.mark.parametrize(

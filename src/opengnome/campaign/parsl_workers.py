@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from opengnome.campaign import interchange
+from opengnome.campaign import interchange, process_worker_pool
 from opengnome.campaign.execution import BlockLostError, BlocksFailError
 from opengnome.campaign.execution_settings import ExecutionSettings, ParslSettings
 from opengnome.campaign.local_workers import ONE_THREAD, WorkerDiedError
@@ -141,9 +141,9 @@ def _parsl_executor(settings: ParslSettings, cores_per_calculation: int) -> Any:
     several_nodes = settings.nodes_per_calculation > 1
     common: dict[str, Any] = {
         "provider": _provider(settings, cores_per_calculation),
-        # by module: the scripts need not be on the PATH of a job
+        # by path: the scripts need not be on the PATH of a job
         "launch_cmd": DEFAULT_LAUNCH_CMD.replace(
-            _POOL, f"env {one_thread} {python} -m parsl.executors.high_throughput.{_POOL[:-3]}"
+            _POOL, f"env {one_thread} {python} -P {shlex.quote(str(process_worker_pool.__file__))}"
         ),
         "address": address,
         "worker_port_range": settings.port_range,
