@@ -18,81 +18,61 @@ from opengnome.hull import Entry, Hull
 from opengnome.models import Ensemble, shipped_ensemble
 from opengnome.models.manifest import MANIFEST
 
+BODY_CENTRED = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
+HULL = Hull([Entry(SYMBOLS[z], Composition(((z, 1),)), 0.0, level="made up") for z in range(1, 95)])
+"""Every element at zero, nothing else: the distance to it is the formation energy."""
 
-def screened(folder: Path, name: str, screening: ScreeningSettings) -> CrystalTable:
-    """Candidates of cesium chloride at a volume that is not theirs."""
-    body_centred = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
-    parents = [Crystal(4.0 * np.eye(3), body_centred, np.array([55, 17]))]
-    write_table(folder / "parents.parquet", CrystalTable.from_crystals(parents, ["CsCl"]))
+
+def body_centred(a: float, *atomic_numbers: int) -> Crystal:
+    """A crystal of the CsCl type with edge `a` A."""
+    return Crystal(a * np.eye(3), BODY_CENTRED, np.array(atomic_numbers))
+
+
+def screened(path: Path, parents: dict[str, Crystal], screening: ScreeningSettings, *, most: int) -> CrystalTable:
+    """The shard of candidates of some parents, at most so many of each."""
+    folder = path.parent
+    write_table(folder / "parents.parquet", CrystalTable.from_crystals(list(parents.values()), list(parents)))
     (folder / "formulas.txt").write_text("")
-    hull = Hull([Entry(SYMBOLS[z], Composition(((z, 1),)), 0.0, level="made up") for z in range(1, 95)])
-    write_hull(folder / "hull.parquet", hull)
+    write_hull(folder / "hull.parquet", HULL)
     work.screen(
-        path=folder / name,
+        path=path,
         parents_path=folder / "parents.parquet",
         start=0,
-        stop=1,
+        stop=len(parents),
         formulas_path=folder / "formulas.txt",
         formulas_digest="none",
         hull_path=folder / "hull.parquet",
-        hull_digest=hull.digest,
-        generation=GenerationSettings(methods=("ionic_substitution",), max_substitutions_per_parent=20),
+        hull_digest=HULL.digest,
+        generation=GenerationSettings(methods=("ionic_substitution",), max_substitutions_per_parent=most),
         screening=screening,
         ensemble_path=shipped_ensemble(),
         ensemble_digest="shipped",
         seed=0,
     )
-    return read_table(folder / name)
+    return read_table(path)
 
 
 def test_where_the_scan_has_no_minimum_nothing_is_predicted(tmp_path: Path):
     """Cesium chloride has 4.1 A: with 4.0 A, and a scan to 110 %, many energies still fall at its end."""
+    parents = {"CsCl": body_centred(4.0, 55, 17)}
     scan = ScreeningSettings(n_volume_scales=5, lowest_volume_scale=0.9, highest_volume_scale=1.1)
-    every = screened(tmp_path, "every.parquet", scan.model_copy(update={"minimum_inside": False}))
-    judged = screened(tmp_path, "judged.parquet", scan)
+    anywhere = scan.model_copy(update={"minimum_inside": False})
+    every = screened(tmp_path / "every.parquet", parents, anywhere, most=20)
+    judged = screened(tmp_path / "judged.parquet", parents, scan, most=20)
     scales, energies = (judged.arrow[name].to_numpy() for name in ("volume_scale", "formation_energy_per_atom"))
     assert np.isfinite(every.arrow["formation_energy_per_atom"].to_numpy()).all()
     at_an_end = np.isclose(scales, 0.9) | np.isclose(scales, 1.1)
     assert 0 < at_an_end.sum() < len(at_an_end)
     np.testing.assert_array_equal(np.isnan(energies), at_an_end)
-    two = screened(tmp_path, "two.parquet", scan.model_copy(update={"n_volume_scales": 2}))
+    two = screened(tmp_path / "two.parquet", parents, scan.model_copy(update={"n_volume_scales": 2}), most=20)
     assert np.isfinite(two.arrow["formation_energy_per_atom"].to_numpy()).all(), "two volumes have no inside"
 
 
 def test_nothing_is_predicted_of_a_metal_too_sparse_for_the_networks(tmp_path: Path):
     """In CsK the nearest atoms are 5 A apart, the networks' cutoff is 4 A: such energies were 1 eV/atom too low."""
-    body_centred = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
-    parents = CrystalTable.from_crystals(
-        [
-            Crystal(5.8 * np.eye(3), body_centred, np.array([55, 19])),
-            Crystal(4.1 * np.eye(3), body_centred, np.array([55, 17])),
-        ],
-        ["CsK", "CsCl"],
-    )
-    write_table(tmp_path / "parents.parquet", parents)
-    (tmp_path / "formulas.txt").write_text("")
-    elements = [Entry(SYMBOLS[z], Composition(((z, 1),)), 0.0, level="made up") for z in range(1, 95)]
-    hull = Hull(elements)
-    write_hull(tmp_path / "hull.parquet", hull)
-    path = tmp_path / "shard.parquet"
-    work.screen(
-        path=path,
-        parents_path=tmp_path / "parents.parquet",
-        start=0,
-        stop=2,
-        formulas_path=tmp_path / "formulas.txt",
-        formulas_digest="none",
-        hull_path=tmp_path / "hull.parquet",
-        hull_digest=hull.digest,
-        generation=GenerationSettings(methods=("ionic_substitution",), max_substitutions_per_parent=5),
-        screening=ScreeningSettings(n_volume_scales=3),
-        ensemble_path=shipped_ensemble(),
-        ensemble_digest="shipped",
-        seed=0,
-    )
-    shard = read_table(path)
-    assert read_judged(path, hull, ["id", "std"]).column_names == ["id", "std"], "it is measured against this hull"
-    # every element at zero: the distance to the hull is the formation energy
+    path, parents = tmp_path / "shard.parquet", {"CsK": body_centred(5.8, 55, 19), "CsCl": body_centred(4.1, 55, 17)}
+    shard = screened(path, parents, ScreeningSettings(n_volume_scales=3), most=5)
+    assert read_judged(path, HULL, ["id", "std"]).column_names == ["id", "std"], "it is measured against this hull"
     energies = shard.arrow["formation_energy_per_atom"].to_numpy()
     np.testing.assert_allclose(shard.arrow["predicted_decomposition_energy"].to_numpy(), energies)
     by_parent: dict[str, list[bool]] = {"CsK": [], "CsCl": []}

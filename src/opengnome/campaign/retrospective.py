@@ -186,13 +186,8 @@ class RetrospectiveCampaign:
         kept = lowest_per_composition(candidates, window)
         if prediction is not None and self.strategy.competitors == "candidates":
             among = np.full(len(pool), np.nan)  # of the kept alone: others of a composition would compete with it
-            ids_of_kept, compositions = (
-                [candidates.ids[i] for i in kept.tolist()],
-                self.table.compositions.take(pool[kept]),
-            )
-            among[kept] = distances_among_candidates(
-                hull, ids_of_kept, compositions, prediction.formation_energies[kept]
-            )
+            names, compositions = [candidates.ids[i] for i in kept.tolist()], self.table.compositions.take(pool[kept])
+            among[kept] = distances_among_candidates(hull, names, compositions, prediction.formation_energies[kept])
             candidates = replace(candidates, among_candidates=among)
         rounds = self.strategy.rounds(self.settings.budgets[number - 1])
         seed = seed_for(self.settings.seed, "retrospective selection", self.repeat, number)

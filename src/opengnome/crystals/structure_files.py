@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,22 @@ def read_poscar(path: Path) -> Crystal:
     """
     from ase.io import read
 
+    _check_names_elements(path)
     try:
-        # ASE would take elements from the title, whatever it says.
-        if (words := path.read_text().splitlines()[5].split()) and all(word.isdigit() for word in words):
-            raise InvalidCrystalError(
-                "a POSCAR of VASP 4, without element names; add the line of symbols before counts"
-            )
         atoms = read(path, format="vasp")
-    except InvalidCrystalError:
-        raise
     except Exception as error:  # ASE raises whatever the broken line leads to
         raise InvalidCrystalError(f"not a readable POSCAR: {_one_line(error)}") from error
     return _checked(atoms)
+
+
+def _check_names_elements(path: Path) -> None:
+    """Refuse a file whose sixth line counts atoms: ASE would take their elements from the title, whatever it says."""
+    with path.open("rb") as file:
+        words = next(islice(file, 5, None), b"").split()
+    if words and all(word.isdigit() for word in words):
+        raise InvalidCrystalError(
+            "a POSCAR of VASP 4, without element names; add the line of symbols before the counts"
+        )
 
 
 def read_extxyz(path: Path) -> list[tuple[str | None, Crystal | InvalidCrystalError]]:
@@ -59,7 +64,7 @@ def _frames(lines: list[str]) -> Iterator[list[str]]:
         if not count:
             start += 1
             continue
-        stop = start + int(count) + 2 if count.isdigit() else len(lines)
+        stop = start + int(count) + 2 if count.isdecimal() else len(lines)
         yield lines[start:stop]
         start = stop
 
