@@ -93,7 +93,7 @@ def fit_per_element(known: KnownSet, calculations: Mapping[str, Calculated]) -> 
     return Aligned(
         scheme="per_element",
         references=references,
-        shifts=dict(zip(references, _fit(fractions, difference).tolist(), strict=True)),
+        shifts=dict(zip(references, fit_shifts(fractions, difference).tolist(), strict=True)),
         metrics={
             **_metrics(fractions, difference),
             "n_failed": float(len(answers) - len(energies)),
@@ -121,8 +121,12 @@ def _differences(
     return np.array(fractions), np.array(difference)
 
 
-def _fit(fractions: np.ndarray, difference: np.ndarray) -> np.ndarray:
-    """Huber regression with a ridge by iteratively reweighted least squares; (n_elements,), eV/atom."""
+def fit_shifts(fractions: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """One shift per element to differences of energies, shape (n_elements,), eV/atom.
+
+    `fractions` (n_crystals, n_elements) are the compositions, `difference` (n_crystals,) is in eV/atom. Huber
+    regression with a ridge, by iteratively reweighted least squares.
+    """
     weights = np.ones(len(difference))
     shifts = np.zeros(fractions.shape[1])
     for _ in range(50):
@@ -141,7 +145,7 @@ def _metrics(fractions: np.ndarray, difference: np.ndarray) -> dict[str, float]:
     fold = np.arange(len(difference)) % _N_FOLDS
     residual = np.empty_like(difference)
     for k in range(_N_FOLDS):
-        shifts = _fit(fractions[fold != k], difference[fold != k])
+        shifts = fit_shifts(fractions[fold != k], difference[fold != k])
         residual[fold == k] = difference[fold == k] - fractions[fold == k] @ shifts
     return {
         "n_crystals": float(len(difference)),
