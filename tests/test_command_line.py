@@ -1,10 +1,13 @@
 """What a user meets first: help, mistakes, start-up time of the front door."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from opengnome import cli
 
 COMMANDS = ("discover", "status", "report", "train", "predict", "hull", "generate", "dedup", "relax")
 
@@ -65,3 +68,35 @@ def test_help_does_not_import_torch() -> None:
     code = "import sys, opengnome.cli; print('torch' in sys.modules, 'pymatgen' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "shards/00001.parquet"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),  # as safetensors has it
+    ],
+)
+def test_a_full_disk_is_one_line_with_the_remedy(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 1
+    told = capsys.readouterr().err
+    assert told.startswith("opengnome: cannot write: ")
+    assert "No space left" in told
+    assert "make room there" in told
+
+
+def test_a_fault_of_the_program_is_not_taken_for_one_of_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(OSError, match="No such file"):
+        cli.main()

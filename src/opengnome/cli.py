@@ -52,14 +52,22 @@ HullTable = Annotated[
 
 
 def main() -> None:
-    """Entry point: errors made on purpose become one line; status 2 for wrong use, 1 when the work failed, 75 when a
-    signal stopped it and the same command goes on.
+    """Entry point: errors made on purpose, and those of a disk, become one line; status 2 for wrong use, 1 when the
+    work failed, 75 when a signal stopped it and the same command goes on.
     """
     try:
         app()
     except OpenGnomeError as error:
         typer.echo(f"opengnome: {error}", err=True)
         raise SystemExit(error.exit_code) from error
+    except Exception as error:
+        from opengnome.oracles.scratch import is_fault_of_disk
+
+        if not is_fault_of_disk(error):
+            raise
+        remedy = "make room there, or make it writable; what is finished is kept, and the same command goes on"
+        typer.echo(f"opengnome: cannot write: {error}; {remedy}", err=True)
+        raise SystemExit(1) from error
 
 
 @app.callback(invoke_without_command=True)

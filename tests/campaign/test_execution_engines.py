@@ -114,3 +114,48 @@ def test_a_scheduler_that_is_not_there_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(SettingsError, match=r"there is no file .*absent\.json"):
         connect_dask(DaskSettings(scheduler_file=str(tmp_path / "absent.json")))
+
+
+class Pool:
+    """What is told to give up."""
+
+    def __init__(self) -> None:
+        self.given_up = ""
+
+    def set_bad_state_and_fail_all(self, error: BaseException) -> None:
+        self.given_up = str(error)
+
+
+@pytest.mark.parametrize(
+    ("lived_s", "ended", "is_given_up"),
+    [
+        (3600.0, "COMPLETED", False),  # PBS, at the end of the wall time
+        (3600.0, "FAILED", False),  # LSF
+        (3600.0, "TIMEOUT", False),  # SLURM
+        (5.0, "FAILED", True),
+        (5.0, "COMPLETED", True),
+        (5.0, "CANCELLED", False),
+        (3600.0, "MISSING", True),  # it ended and had never connected
+    ],
+)
+def test_blocks_whose_wall_time_is_over_have_not_failed(
+    lived_s: float, ended: str, is_given_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("parsl", reason='needs Parsl: pip install "opengnome[hpc]"')
+    from parsl.jobs.states import JobState, JobStatus
+
+    from opengnome.campaign import parsl_workers
+
+    now = 0.0
+    monkeypatch.setattr(parsl_workers.time, "monotonic", lambda: now)
+    watch, pool, status = parsl_workers._BlockWatch(), Pool(), {}
+    for block in ("9", "10", "11"):
+        status[block] = JobStatus(JobState.RUNNING)
+        watch(pool, status)
+        now += lived_s
+        assert not pool.given_up
+        status[block] = JobStatus(JobState[ended], message="no such queue", exit_code=3)
+        watch(pool, status)
+    assert bool(pool.given_up) == is_given_up
+    if is_given_up:
+        assert "3 in a row ended, the last with exit code 3: no such queue" in pool.given_up

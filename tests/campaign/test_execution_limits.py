@@ -1,7 +1,9 @@
 """What units may not do: hang, eat memory, run on another version, be charged for a lost block, outlast a stop."""
 
+import errno
 import os
 import re
+import resource
 import signal
 import threading
 import time
@@ -17,6 +19,7 @@ from opengnome.campaign import limits, work
 from opengnome.campaign.execution import (
     BlockLostError,
     BlocksFailError,
+    EngineDiedError,
     Rules,
     Unit,
     local_executor,
@@ -145,6 +148,35 @@ def test_an_executor_that_breaks_after_work_began_is_made_again(tmp_path: Path) 
     pools = [Scripted([BrokenExecutor("the interchange has died")]), Scripted([])]
     (ended,) = run_units([unit(tmp_path, write)], lambda: pools.pop(0))
     assert not ended.lost
+
+
+def test_the_end_of_the_engine_is_charged_to_no_unit(tmp_path: Path) -> None:
+    """Neither to one that was under way, nor, ever, to one that had not begun."""
+    rules = Rules(attempts=1, interruptions=1, window=1)
+    pools = [Scripted([EngineDiedError("the interchange has died")]), Scripted([])]
+    (ended,) = run_units([unit(tmp_path, write, "begun")], lambda: pools.pop(0), rules=rules)
+    assert not ended.lost
+    pools = [Scripted([EngineDiedError("no interchange")], begin=False) for _ in range(2)] + [Scripted([])]
+    (ended,) = run_units([unit(tmp_path, write, "waiting")], lambda: pools.pop(0), rules=rules)
+    assert not ended.lost
+
+
+def test_a_full_disk_under_a_worker_is_told_with_the_remedy(tmp_path: Path) -> None:
+    pool = Scripted([OSError(errno.ENOSPC, "No space left on device")])
+    with pytest.raises(WorkFailedError, match=r"cannot write .*write: .*No space left.* make room there"):
+        list(run_units([unit(tmp_path, write)], lambda: pool))
+
+
+def test_a_worker_that_serves_another_campaign_has_its_limits(tmp_path: Path) -> None:
+    """In a process of its own: limits are those of a process."""
+    with local_executor(1) as pool:
+        assert pool.submit(limit_after, Limits(memory_gb=4.0)).result() == 4 * 2**30
+        assert pool.submit(limit_after, Limits()).result() == resource.RLIM_INFINITY
+
+
+def limit_after(limits_of_unit: Limits) -> int:
+    limits.apply(limits_of_unit)
+    return resource.getrlimit(resource.RLIMIT_DATA)[0]
 
 
 def test_memory_that_is_too_small_is_no_fault_of_the_program(tmp_path: Path) -> None:
@@ -294,8 +326,8 @@ def test_the_window_keeps_every_worker_busy() -> None:
     assert rules.limits.code == code_identity()
     shared = {"engine": "parsl", "parsl": queue | {"nodes_per_calculation": 2}}
     assert rules_of(ExecutionSettings.model_validate(shared)).window == 64, "20 calculations at once"
-    local = rules_of(ExecutionSettings(workers=200))
-    assert (local.window, local.limits.code) == (400, "")
+    local = rules_of(ExecutionSettings(workers=200))  # their package, too, may have been changed since the driver began
+    assert (local.window, local.limits.code) == (400, code_identity())
 
 
 def test_a_crew_keeps_distributed_workers_from_stage_to_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import math
 import sqlite3
 from pathlib import Path
@@ -43,6 +45,32 @@ def test_not_a_number_survives(tmp_path: Path) -> None:
     assert isinstance(event, RoundClosed)
     assert math.isnan(event.metrics["mae"])
     assert event.metrics["limit"] == math.inf
+
+
+def test_a_disk_that_is_full_is_told_and_costs_nothing_that_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    with Journal(path) as journal:
+        journal.append(opened(1))
+        with journal._engine.connect() as connection:  # the one connection of the pool; at 1 no page can be added
+            connection.exec_driver_sql("PRAGMA max_page_count=1")
+        with pytest.raises(
+            CampaignError, match=r"database or disk is full; make room there.* the same command goes on"
+        ):
+            for number in range(2, 500):
+                journal.append(opened(number))
+    with Journal(path) as journal:
+        n_written = len(list(journal))
+        assert n_written >= 1
+        assert journal.append(opened(n_written + 1))
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(CampaignError, match=r"cannot be locked .No locks available.* a file system with locks"):
+        Journal(tmp_path / "journal.sqlite")
 
 
 def test_readers_are_free_while_a_writer_holds_the_journal(tmp_path: Path) -> None:

@@ -144,3 +144,13 @@ def test_a_finished_stage_is_recorded_and_not_shown(tmp_path: Path) -> None:
         "workers": 2,
     }
     assert stream.getvalue() == ""
+
+
+def test_a_file_that_takes_no_records_is_told_of_once_and_stops_nothing(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    progress = Progress(tmp_path / "gone" / "progress.jsonl", stream=stream, quiet=True)
+    progress.message("round 1")
+    progress.record_stage("screening", 3, busy_s=1.0, wall_s=2.0, workers=2)
+    (line,) = stream.getvalue().splitlines()
+    assert line.startswith("no progress is recorded in")
+    assert line.endswith("No such file or directory")

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from opengnome.campaign import work
 from opengnome.campaign.commands import NO_PREDICTION, load_compositional_ensemble
 from opengnome.campaign.context import run_with_progress
-from opengnome.campaign.execution import Unit, local_executor
-from opengnome.campaign.learning import refuse_lost
+from opengnome.campaign.execution import Ended, Unit, local_executor
+from opengnome.campaign.isolation import run_shards
 from opengnome.campaign.progress import Progress
 from opengnome.campaign.reading import read_all
 from opengnome.campaign.reduction import SeenIds
@@ -58,8 +58,13 @@ def generate_candidates(
     folder = output.with_name(f"{output.name}.shards")
     table = CrystalTable.from_crystals([c for _, c in parents], [i for i, _ in parents])
     units = _units(folder, table, formulas, seed=seed, settings=settings)
-    for ended in run_with_progress(units, lambda: local_executor(workers), progress=progress, stage="generating"):
-        refuse_lost(ended)
+
+    def run(stage: str, shards: Sequence[Unit]) -> Iterator[Ended]:
+        return run_with_progress(shards, lambda: local_executor(workers), progress=progress, stage=stage)
+
+    parents_path = units[0].arguments["parents_path"]
+    for _ in run_shards(units, run, stage="generating", parents_path=parents_path, tell=progress.message):
+        pass
     counts = _merge([unit.path for unit in units], output)
     shutil.rmtree(folder, ignore_errors=True)
     return counts, [r for r in read if r.crystal is None]

@@ -1,11 +1,11 @@
 """Workers of a Dask cluster that the user has started, https://distributed.dask.org."""
 
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from pathlib import Path
 from typing import Any
 
-from opengnome.campaign.execution import BlockLostError
+from opengnome.campaign.execution import BlockLostError, EngineDiedError
 from opengnome.campaign.execution_settings import DaskSettings
 from opengnome.campaign.local_workers import WorkerDiedError
 from opengnome.campaign.translating import TranslatingExecutor
@@ -73,7 +73,7 @@ def _from_dask(error: BaseException) -> BaseException:
     if isinstance(error, KilledWorker):  # after several deaths, which the marks of the unit count
         return WorkerDiedError(str(error))
     if isinstance(error, CommClosedError):
-        return BrokenExecutor(str(error))
+        return EngineDiedError(str(error))
     if isinstance(error, DaskCancelledError | CancelledError):
         return BlockLostError(str(error))
     return error

@@ -4,7 +4,8 @@
    process or the next.
 2. The driver asks the files, not the futures. A unit that took its process down is tried again; attempts
    are counted by start marks the unit leaves itself, so those that wait are not charged for the deaths of others.
-   One that was lost with its block of a queue is not charged either, and one that has advanced since is as new.
+   One that was lost with its block of a queue, or with the engine, is not charged either, and one that has advanced
+   since is as new.
 3. Local workers die with the driver, also when it is killed.
 4. No more than a window of units is submitted: to stop is to stop submitting.
 """
@@ -37,7 +38,8 @@ from opengnome.campaign.limits import OUT_OF_MEMORY, Limits, apply, forget_hang,
 from opengnome.campaign.local_workers import LocalExecutor, WorkerDiedError
 from opengnome.campaign.stopping import StopRequest
 from opengnome.crystals.replacement import make_folder
-from opengnome.errors import WorkFailedError
+from opengnome.errors import OpenGnomeError, WorkFailedError
+from opengnome.oracles.scratch import is_fault_of_disk
 
 _POLL_SECONDS = 1.0
 _IDLE_BREAKS = 3
@@ -52,7 +54,11 @@ class BlockLostError(Exception):
     """The block of a queue, or the node, that ran a unit is gone; the unit is not to blame."""
 
 
-class BlocksFailError(BrokenExecutor):
+class EngineDiedError(BrokenExecutor):
+    """What carries the units has ended as a whole; none of them is to blame."""
+
+
+class BlocksFailError(EngineDiedError):
     """Blocks of a queue end as soon as they begin: the set-up is to blame."""
 
 
@@ -231,12 +237,19 @@ class _Driver:
                 f"a worker says that it has written {unit.path}, and it is not seen here: the folder must be on a file "
                 "system that all workers and this machine share, under the same path"
             )
-        elif isinstance(error, BlockLostError):
+        elif isinstance(error, EngineDiedError) and _starts(unit.path) == self.starts[unit.path]:
+            self.waiting.append(unit)  # it had not begun
+        elif isinstance(error, BlockLostError | EngineDiedError):
             yield from self._interrupted(unit)
         elif isinstance(error, BrokenExecutor | WorkerDiedError):
             yield from self._died(unit, error)
         elif is_out_of_memory(error):
             yield Ended(unit, lost=f"{OUT_OF_MEMORY}{error}")
+        elif is_fault_of_disk(error) and not isinstance(error, OpenGnomeError):
+            raise WorkFailedError(
+                f"a worker cannot write {unit.path}: {error}; make room there, or make it writable: what is finished "
+                "is kept, and the same command goes on"
+            ) from error
         else:
             raise WorkFailedError(f"{unit.function.__name__} for {unit.path.name} failed: {error!r}") from error
 
@@ -366,7 +379,8 @@ def _remove_temporaries(path: Path) -> None:
 
 def _starts(path: Path) -> int:
     try:
-        return _mark(path).stat().st_size
+        with _mark(path).open("rb") as mark:  # to open it makes a network file system ask its server
+            return mark.seek(0, os.SEEK_END)
     except FileNotFoundError:
         return 0
 
@@ -374,10 +388,17 @@ def _starts(path: Path) -> int:
 def _start_worker() -> None:
     for number in (signal.SIGINT, signal.SIGUSR1):  # sent to all processes of a terminal or a job: the driver decides
         signal.signal(number, signal.SIG_IGN)
+    # Of a job, too; but programs that a worker starts inherit what is ignored, and engines end theirs by it. What is
+    # handled they do not inherit.
+    signal.signal(signal.SIGTERM, _leave_it_to_the_driver)
     parent = parent_process()
     if parent is not None:
         # a killed driver would otherwise leave its workers for ever (they hold the pipe's write end)
         threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
+def _leave_it_to_the_driver(_number: int, _frame: object) -> None:
+    pass
 
 
 def _die_with(parent: BaseProcess) -> None:

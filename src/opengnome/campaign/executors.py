@@ -24,8 +24,8 @@ _LEAST_WINDOW = 64
 def rules_of(settings: ExecutionSettings) -> Rules:
     """How units are run by these settings.
 
-    A distributed worker may be of another installation, so it is told which program it must be; a local one runs
-    from the driver's own.
+    Workers are told which program they must be: a distributed one may be of another installation, and a local one is
+    started from whatever the driver's has become since.
     """
     return Rules(
         attempts=settings.attempts,
@@ -35,7 +35,7 @@ def rules_of(settings: ExecutionSettings) -> Rules:
             memory_gb=settings.memory_gb,
             hang_factor=settings.hang_factor,
             hang_grace_s=settings.hang_grace_s,
-            code="" if settings.engine == "local" else code_identity(),
+            code=code_identity(),
         ),
     )
 

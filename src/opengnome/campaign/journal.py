@@ -125,9 +125,23 @@ class Journal:
                 f"opengnome check {self.path.parent} says what can be done"
             ) from error
 
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except (DatabaseError, sqlite3.DatabaseError) as error:
+            raise CampaignError(
+                f"the journal {self.path} cannot be written: {getattr(error, 'orig', error)}; make room there, or make "
+                "it writable: what is finished is kept, and the same command goes on"
+            ) from error
+
     def append(self, event: Event) -> bool:
-        """Write an event durably; False when its key is there already, and nothing is written."""
-        with self._engine.begin() as connection:
+        """Write an event durably; False when its key is there already, and nothing is written.
+
+        Raises `CampaignError` when the disk does not take it.
+        """
+        with self._writing() as connection:
             known = connection.execute(sa.select(_EVENTS.c.sequence).where(_EVENTS.c.key == event.key)).first()
             if known is not None:
                 return False
@@ -164,7 +178,7 @@ class Journal:
         columns = ("key", "type", "payload", "written_at")
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         n_withdrawn = 0
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             for key in keys:
                 chosen = _EVENTS.c.key == key
                 row = connection.execute(sa.select(*(_EVENTS.c[name] for name in columns)).where(chosen)).first()
@@ -257,6 +271,12 @@ def _lock(path: Path) -> IO[bytes]:
         raise CampaignError(
             f"another process is running the campaign in {path.parent}; wait for it or stop it first"
         ) from None
+    except OSError as error:
+        handle.close()
+        raise CampaignError(
+            f"{path} cannot be locked ({error.strerror}), and without a lock two processes could run one campaign; put "
+            "it on a file system with locks"
+        ) from error
     return handle
 
 

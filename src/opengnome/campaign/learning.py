@@ -8,6 +8,7 @@ from opengnome.campaign import work
 from opengnome.campaign.context import Context
 from opengnome.campaign.events import EnsembleAssembled, MemberTrained, RoundOpened
 from opengnome.campaign.execution import Ended, Unit
+from opengnome.campaign.limits import OUT_OF_MEMORY
 from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.state import CampaignState
 from opengnome.campaign.training_set import training_table
@@ -150,9 +151,16 @@ def assemble(context: Context, state: CampaignState, number: int) -> EnsembleAss
 def refuse_lost(ended: Ended) -> None:
     """Raise `WorkFailedError` for a unit that is lost: the campaign cannot go on without it."""
     if ended.lost:
-        raise WorkFailedError(
-            f"{ended.unit.path.name}: {ended.lost}; most likely memory ran out. Use fewer workers or smaller batches"
-        )
+        raise WorkFailedError(f"{ended.unit.path}: {ended.lost}. {_remedy(ended.lost)}; the same command goes on")
+
+
+def _remedy(lost: str) -> str:
+    """What to do about a unit that is lost, by why it is."""
+    if lost.startswith(OUT_OF_MEMORY) or "SIGKILL" in lost:
+        return "Use fewer workers, smaller batches, or a machine with more memory"
+    if "block" in lost:
+        return "Ask for a longer walltime, or raise execution.interruptions"
+    return "Its log, if it wrote one, is beside it"
 
 
 def _member_metrics(path: Path) -> dict[str, float]:

@@ -55,11 +55,14 @@ def apply(limits: Limits) -> None:
     if limits.code and limits.code != code_identity():
         raise WorkFailedError(
             f"a worker on {platform.node()} runs opengnome {code_identity()}, the driver {limits.code}: results of two "
-            "versions must not mix. Install the driver's version where workers start (execution.parsl.python, "
-            "execution.parsl.worker_init, or the environment of the Dask workers)"
+            "versions must not mix. Where the package was changed while this ran, give the same command again; else "
+            "install the driver's version where workers start (execution.parsl.python, execution.parsl.worker_init, or "
+            "the environment of the Dask workers)"
         )
     if limits.memory_gb is not None:
         _cap_memory(int(limits.memory_gb * 2**30))
+    elif _current.memory_gb is not None:  # of an earlier campaign, on a worker of Dask
+        _free_memory()
     _current = limits
 
 
@@ -73,6 +76,13 @@ def _cap_memory(n_bytes: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     allowed = n_bytes if hard == resource.RLIM_INFINITY else min(n_bytes, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+
+
+def _free_memory() -> None:
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

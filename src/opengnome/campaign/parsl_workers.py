@@ -7,14 +7,15 @@ import os
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from opengnome.campaign import interchange, process_worker_pool
-from opengnome.campaign.execution import BlockLostError, BlocksFailError
+from opengnome.campaign.execution import BlockLostError, BlocksFailError, EngineDiedError
 from opengnome.campaign.execution_settings import ExecutionSettings, ParslSettings
 from opengnome.campaign.local_workers import ONE_THREAD, WorkerDiedError
 from opengnome.campaign.translating import TranslatingExecutor
@@ -24,6 +25,9 @@ _MISSED_SIGNS = 4
 """Signs of life that may be missing before a block is lost."""
 _FAILED_BLOCKS = 3
 """Blocks in a row that fail before the set-up is blamed."""
+_SHORT_LIFE_S = 120.0
+"""A block that ends by itself after less than this has failed. Queues do not tell a block that failed from one whose
+wall time is over: PBS calls both completed, LSF both failed."""
 _CLEAN_UP_S = 30.0
 """Seconds that Parsl gets to end what it has started."""
 _POOL = "process_worker_pool.py"
@@ -96,7 +100,7 @@ class ParslWorkers(TranslatingExecutor):
         if isinstance(error, ManagerLost):
             return BlockLostError(str(error))
         if isinstance(error, BadStateException | TooManyJobFailuresError):
-            return BrokenExecutor(str(error)) if self._interchange_is_gone else BlocksFailError(str(error))
+            return EngineDiedError(str(error)) if self._interchange_is_gone else BlocksFailError(str(error))
         return error
 
 
@@ -150,7 +154,7 @@ def _parsl_executor(settings: ParslSettings, cores_per_calculation: int) -> Any:
         "encrypted": settings.encrypted,
         "heartbeat_period": settings.heartbeat_s,
         "heartbeat_threshold": _MISSED_SIGNS * settings.heartbeat_s,
-        "block_error_handler": _look_at_blocks,
+        "block_error_handler": _BlockWatch(),
     }
     pool: Any
     if several_nodes:
@@ -172,22 +176,46 @@ def _parsl_executor(settings: ParslSettings, cores_per_calculation: int) -> Any:
     return pool
 
 
-def _look_at_blocks(executor: Any, status: Mapping[str, Any]) -> None:
-    """Give up when the last blocks have all ended by themselves; those cancelled or out of wall time are no sign."""
-    from parsl.jobs.errors import TooManyJobFailuresError
-    from parsl.jobs.states import JobState
+class _BlockWatch:
+    """Gives up when the last blocks never connected, or have all ended by themselves as soon as they began."""
 
-    last = [status[block] for block in sorted(status, key=int)][-_FAILED_BLOCKS:]
-    by_themselves = (JobState.FAILED, JobState.MISSING, JobState.COMPLETED)
-    if len(last) == _FAILED_BLOCKS and all(block.state in by_themselves for block in last):
-        told = last[-1]
-        words = [told.message, told.stderr_summary, told.stdout_summary]
-        text = "; ".join(word.strip() for word in words if word and word.strip())
-        executor.set_bad_state_and_fail_all(
-            TooManyJobFailuresError(
-                f"{_FAILED_BLOCKS} in a row ended, the last with exit code {told.exit_code}: {text}"
+    def __init__(self) -> None:
+        self._running_since: dict[str, float] = {}
+        self._lived: dict[str, float] = {}
+
+    def __call__(self, executor: Any, status: Mapping[str, Any]) -> None:
+        """Parsl calls it with the states of all blocks at every look at the queue, every few seconds."""
+        from parsl.jobs.errors import TooManyJobFailuresError
+
+        self._note(status)
+        last = sorted(status, key=int)[-_FAILED_BLOCKS:]
+        if len(last) == _FAILED_BLOCKS and all(self._has_failed(block, status[block]) for block in last):
+            told = status[last[-1]]
+            words = [told.message, told.stderr_summary, told.stdout_summary]
+            text = "; ".join(word.strip() for word in words if word and word.strip())
+            executor.set_bad_state_and_fail_all(
+                TooManyJobFailuresError(
+                    f"{_FAILED_BLOCKS} in a row ended, the last with exit code {told.exit_code}: {text}"
+                )
             )
-        )
+
+    def _note(self, status: Mapping[str, Any]) -> None:
+        from parsl.jobs.states import JobState
+
+        now = time.monotonic()
+        for block, about in status.items():
+            if about.state == JobState.RUNNING:
+                self._running_since.setdefault(block, now)
+            elif about.terminal:
+                self._lived.setdefault(block, now - self._running_since.get(block, now))
+
+    def _has_failed(self, block: str, about: Any) -> bool:
+        from parsl.jobs.states import JobState
+
+        if about.state == JobState.MISSING:  # Parsl's word for a block that ended before it connected
+            return True
+        by_itself = about.state in (JobState.FAILED, JobState.COMPLETED)
+        return by_itself and self._lived[block] < _SHORT_LIFE_S
 
 
 def _provider(settings: ParslSettings, cores_per_calculation: int) -> Any:

@@ -20,6 +20,7 @@ class Progress:
         self.started = time.monotonic()
         self._last_plain = 0.0
         self._width = 0
+        self._told_of_disk = False
 
     def message(self, text: str) -> None:
         """A line that stays."""
@@ -66,7 +67,13 @@ class Progress:
             self._width = 0
 
     def _record(self, text: str, **more: str | float | None) -> None:
-        if self.path is not None:
+        if self.path is None:
+            return
+        try:
             # the newline in front parts the record from one that a kill cut off; readers skip empty lines
             with self.path.open("a", encoding="utf-8") as log:
                 log.write("\n" + json.dumps({"time": time.time(), "message": text, **more}) + "\n")
+        except OSError as error:  # a full disk stops the work where results are written, with what can be done
+            if not self._told_of_disk:
+                self._told_of_disk = True
+                print(f"no progress is recorded in {self.path}: {error.strerror}", file=self.stream, flush=True)

@@ -7,7 +7,7 @@ from opengnome.campaign.context import Context
 from opengnome.campaign.events import ShardScreened
 from opengnome.campaign.execution import Unit
 from opengnome.campaign.hull_file import write_hull
-from opengnome.campaign.learning import refuse_lost
+from opengnome.campaign.isolation import run_shards
 from opengnome.campaign.seeds import seed_for
 from opengnome.campaign.shards import shard_counts
 from opengnome.campaign.state import CampaignState
@@ -46,11 +46,14 @@ def screen(context: Context, state: CampaignState, number: int, shards: Sequence
         )
         for path, shard in numbers.items()
     ]
-    for ended in context.run(f"round {number}, screening shards", units):
-        refuse_lost(ended)
+    paths = run_shards(
+        units,
+        context.run,
+        stage=f"round {number}, screening shards",
+        parents_path=context.layout.parents(number),
+        tell=context.progress.message,
+    )
+    for path in paths:
         yield ShardScreened(
-            round=number,
-            shard=numbers[ended.unit.path],
-            path=context.layout.relative(ended.unit.path),
-            counts=shard_counts(ended.unit.path),
+            round=number, shard=numbers[path], path=context.layout.relative(path), counts=shard_counts(path)
         )

@@ -1,12 +1,13 @@
 """Shard files: candidates of some parents with the counts of their generation, judged against a hull or not yet."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from opengnome.campaign.judging import JUDGED, judged
-from opengnome.crystals import CrystalTable
+from opengnome.crystals import CrystalTable, concatenate
 from opengnome.crystals.io import read_table, write_table
 from opengnome.generation import GenerationResult
 from opengnome.hull import Hull
@@ -23,10 +24,21 @@ HULL_KEY = b"opengnome:hull"
 
 def write_shard(path: Path, table: CrystalTable, result: GenerationResult, *, hull_digest: str = "") -> None:
     """Write the candidates of `result` with what `table` adds to them; `hull_digest` names what `judged` used."""
-    named = result.counts | {f"{PARENTS_PREFIX}{name}": n for name, n in result.parent_counts.items()}
-    stored = {f"{COUNT_PREFIX}{name}".encode(): str(n).encode() for name, n in named.items()}
+    parents = {f"{PARENTS_PREFIX}{name}": n for name, n in result.parent_counts.items()}
+    _write(path, table, result.counts | parents, hull_digest.encode())
+
+
+def concatenate_shards(path: Path, parts: Sequence[Path], counts: Mapping[str, int]) -> None:
+    """Write one shard of several that were measured against one hull, with the sum of their counts and `counts`."""
+    total = sum((Counter(shard_counts(part)) for part in parts), Counter(counts))
+    hull_digest = (pq.read_schema(parts[0]).metadata or {}).get(HULL_KEY, b"")
+    _write(path, concatenate([read_table(part) for part in parts]), total, hull_digest)
+
+
+def _write(path: Path, table: CrystalTable, counts: Mapping[str, int], hull_digest: bytes) -> None:
+    stored = {f"{COUNT_PREFIX}{name}".encode(): str(n).encode() for name, n in counts.items()}
     if hull_digest:
-        stored[HULL_KEY] = hull_digest.encode()
+        stored[HULL_KEY] = hull_digest
     write_table(path, CrystalTable(table.arrow.replace_schema_metadata(stored)))
 
 

@@ -9,6 +9,8 @@ from opengnome.errors import OracleSetupError
 
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
 """No space, over quota, mounted read-only, broken, taken away."""
+_WORDS = ("No space left on device", "Disk quota exceeded", "Read-only file system", "database or disk is full")
+"""The same as libraries say it that have errors of their own."""
 _OF_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 """No room helps against these."""
 
@@ -17,6 +19,8 @@ def is_fault_of_disk(error: BaseException | None) -> bool:
     """Whether the disk is to blame for an error, or for one that it came from."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            return True
+        if any(words in str(error) for words in _WORDS):
             return True
         error = error.__cause__ or error.__context__
     return False
