@@ -53,11 +53,9 @@ def test_a_disk_that_is_full_is_told_and_costs_nothing_that_was_written(tmp_path
         journal.append(opened(1))
         with journal._engine.connect() as connection:  # the one connection of the pool; at 1 no page can be added
             connection.exec_driver_sql("PRAGMA max_page_count=1")
-        with pytest.raises(
-            CampaignError, match=r"database or disk is full; make room there.* the same command goes on"
-        ):
-            for number in range(2, 500):
-                journal.append(opened(number))
+        told = r"database or disk is full; make room there.* the same command goes on"
+        with pytest.raises(CampaignError, match=told):
+            all(journal.append(opened(number)) for number in range(2, 500))
     with Journal(path) as journal:
         n_written = len(list(journal))
         assert n_written >= 1
