@@ -66,6 +66,11 @@ def test_other_queues(where: str, kind: str, names: dict[str, Any]) -> None:
     assert type(provider.launcher).__name__ == "MpiExecLauncher"
 
 
+def test_torque_is_asked_for_the_cores_of_a_node() -> None:
+    provider = executor({"where": "torque", "cores_per_node": 64}, cores_per_calculation=16).provider
+    assert "#PBS -l nodes=${nodes_per_block}:ppn=64\n" in provider.template_string
+
+
 def test_calculations_of_several_nodes_share_a_block() -> None:
     pool = executor({"where": "slurm", "nodes_per_block": 8, "nodes_per_calculation": 2})
     assert type(pool).__name__ == "MPIExecutor"

@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from toy_energies import make_toy_data
 
+from opengnome.errors import SettingsError
 from opengnome.graphs import build_store
 from opengnome.models import StructuralSettings, TrainingSettings, train_member
 from opengnome.models.checkpoint import load_checkpoint
+from opengnome.models.processes import n_started
 
 SCRIPT = """
 import sys
@@ -68,3 +71,14 @@ def test_two_processes_equal_one(tmp_path: Path):
         a, b = (load_checkpoint(path)[0](graphs) for path in (alone, shared))
     torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
     assert not list(tmp_path.glob("*.state"))
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert n_started() == 1
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(SettingsError, match=r"4 processes were started .* torchrun"):
+        n_started()
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert n_started() == 8, "torchrun under srun, once per node"

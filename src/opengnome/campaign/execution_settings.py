@@ -61,7 +61,7 @@ class ParslSettings(Settings):
     there is one node."""
     nodes_per_calculation: int = Field(default=1, ge=1)
     """Nodes that one calculation takes. Above 1 the workers of a block run on its first node, and the command of the
-    engine must begin with `mpi_prefix` of the environment: see docs/clusters.md."""
+    engine must begin with the variable `PARSL_MPI_PREFIX` of its environment: see docs/clusters.md."""
     mpi_launcher: Literal["srun", "mpiexec", "aprun"] = "srun"
     """For `nodes_per_calculation` above 1: which prefix is put into the environment."""
     address: str | None = None

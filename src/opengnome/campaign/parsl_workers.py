@@ -256,7 +256,11 @@ def _provider(settings: ParslSettings, cores_per_calculation: int) -> Any:
                 **queued,
             )
         case "torque":
-            return providers.TorqueProvider(account=settings.account, queue=settings.partition, **queued)
+            provider = providers.TorqueProvider(account=settings.account, queue=settings.partition, **queued)
+            # Parsl's script asks for as many cores as commands are started on a node, which is one: the pool
+            cores = _cores(settings, cores_per_calculation)
+            provider.template_string = provider.template_string.replace("ppn=${tasks_per_node}", f"ppn={cores}")
+            return provider
         case "lsf":
             return providers.LSFProvider(
                 project=settings.account,

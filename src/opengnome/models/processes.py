@@ -1,7 +1,7 @@
 """One training in several processes: each takes a share of every batch, gradients are summed.
 
-Start them with `torchrun --nproc-per-node N -m opengnome train ...`, or as the queue does; torch's process
-group (gloo on processors, NCCL on graphics cards) carries the sums.
+Start them with `torchrun --nproc-per-node N -m opengnome train ...`, on several nodes as docs/clusters.md says; torch's
+process group (gloo on processors, NCCL on graphics cards) carries the sums.
 """
 
 import os
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+
+from opengnome.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,29 @@ class Processes:
         return float(tensor)
 
 
+_TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+"""Set by srun and mpirun for what they start several times."""
+
+
 def n_started() -> int:
-    """How many processes torchrun (or a queue with its variables) has started for one training."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes torchrun has started for one training.
+
+    Raises `SettingsError` when something else has started several: they would know nothing of each other, and each
+    would train the whole network into the same folder.
+    """
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    for name in _TASKS:
+        if int(os.environ.get(name) or 1) > 1:
+            raise SettingsError(
+                f"{os.environ[name]} processes were started ({name}) that do not know of each other; start one per "
+                "node, torchrun, which starts the others (docs/clusters.md has the script)"
+            )
+    return 1
 
 
 def join_processes() -> Processes:
-    """Join the process group that torchrun (or a queue with its variables) has set up; alone without one."""
+    """Join the process group that torchrun has set up; alone without one. Raises as `n_started` does."""
     if n_started() > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         if torch.cuda.is_available():
