@@ -9,7 +9,7 @@ import numpy as np
 from opengnome.campaign import work
 from opengnome.campaign.hull_file import write_hull
 from opengnome.campaign.settings import ScreeningSettings
-from opengnome.campaign.shards import read_judged
+from opengnome.campaign.shards import is_of_another_ensemble, read_judged
 from opengnome.crystals import Composition, Crystal, CrystalTable
 from opengnome.crystals.elements import SYMBOLS
 from opengnome.crystals.io import read_table, write_table
@@ -72,6 +72,8 @@ def test_nothing_is_predicted_of_a_metal_too_sparse_for_the_networks(tmp_path: P
     """In CsK the nearest atoms are 5 A apart, the networks' cutoff is 4 A: such energies were 1 eV/atom too low."""
     path, parents = tmp_path / "shard.parquet", {"CsK": body_centred(5.8, 55, 19), "CsCl": body_centred(4.1, 55, 17)}
     shard = screened(path, parents, ScreeningSettings(n_volume_scales=3), most=5)
+    assert not is_of_another_ensemble(path, "shipped")
+    assert is_of_another_ensemble(path, "one that was trained again")
     assert read_judged(path, HULL, ["id", "std"]).column_names == ["id", "std"], "it is measured against this hull"
     energies = shard.arrow["formation_energy_per_atom"].to_numpy()
     np.testing.assert_allclose(shard.arrow["predicted_decomposition_energy"].to_numpy(), energies)

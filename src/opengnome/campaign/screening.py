@@ -9,7 +9,7 @@ from opengnome.campaign.execution import Unit
 from opengnome.campaign.hull_file import write_hull
 from opengnome.campaign.isolation import run_shards
 from opengnome.campaign.seeds import seed_for
-from opengnome.campaign.shards import shard_counts
+from opengnome.campaign.shards import is_of_another_ensemble, shard_counts
 from opengnome.campaign.state import CampaignState
 
 
@@ -46,6 +46,9 @@ def screen(context: Context, state: CampaignState, number: int, shards: Sequence
         )
         for path, shard in numbers.items()
     ]
+    for path in numbers:
+        if path.exists() and is_of_another_ensemble(path, current.ensemble.digest):
+            path.unlink()  # no event vouches for it, and the energies of two ensembles do not compare
     paths = run_shards(
         units,
         context.run,

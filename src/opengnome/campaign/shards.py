@@ -20,25 +20,41 @@ COUNT_PREFIX = "opengnome:count:"
 """Key prefix of the generation counts in the metadata of a shard file."""
 HULL_KEY = b"opengnome:hull"
 """Key of the digest of the hull that the distances are to."""
+ENSEMBLE_KEY = b"opengnome:ensemble"
+"""Key of the digest of the ensemble that predicted the energies."""
 
 
-def write_shard(path: Path, table: CrystalTable, result: GenerationResult, *, hull_digest: str = "") -> None:
-    """Write the candidates of `result` with what `table` adds to them; `hull_digest` names what `judged` used."""
+def write_shard(
+    path: Path, table: CrystalTable, result: GenerationResult, *, hull_digest: str = "", ensemble_digest: str = ""
+) -> None:
+    """Write the candidates of `result` with what `table` adds to them.
+
+    `hull_digest` names what `judged` used, `ensemble_digest` what predicted the energies.
+    """
     parents = {f"{PARENTS_PREFIX}{name}": n for name, n in result.parent_counts.items()}
-    _write(path, table, result.counts | parents, hull_digest.encode())
+    digests = {HULL_KEY: hull_digest.encode(), ENSEMBLE_KEY: ensemble_digest.encode()}
+    _write(path, table, result.counts | parents, digests)
 
 
 def concatenate_shards(path: Path, parts: Sequence[Path], counts: Mapping[str, int]) -> None:
     """Write one shard of several that were measured against one hull, with the sum of their counts and `counts`."""
     total = sum((Counter(shard_counts(part)) for part in parts), Counter(counts))
-    hull_digest = (pq.read_schema(parts[0]).metadata or {}).get(HULL_KEY, b"")
-    _write(path, concatenate([read_table(part) for part in parts]), total, hull_digest)
+    stored = pq.read_schema(parts[0]).metadata or {}
+    digests = {key: stored.get(key, b"") for key in (HULL_KEY, ENSEMBLE_KEY)}
+    _write(path, concatenate([read_table(part) for part in parts]), total, digests)
 
 
-def _write(path: Path, table: CrystalTable, counts: Mapping[str, int], hull_digest: bytes) -> None:
+def is_of_another_ensemble(path: Path, digest: str) -> bool:
+    """Whether the energies of a shard file are those of another ensemble: one that was lost and trained once more.
+
+    Shards of earlier versions do not say, and count as this one's.
+    """
+    return (pq.read_schema(path).metadata or {}).get(ENSEMBLE_KEY, digest.encode()) != digest.encode()
+
+
+def _write(path: Path, table: CrystalTable, counts: Mapping[str, int], digests: Mapping[bytes, bytes]) -> None:
     stored = {f"{COUNT_PREFIX}{name}".encode(): str(n).encode() for name, n in counts.items()}
-    if hull_digest:
-        stored[HULL_KEY] = hull_digest
+    stored |= {key: value for key, value in digests.items() if value}
     write_table(path, CrystalTable(table.arrow.replace_schema_metadata(stored)))
 
 

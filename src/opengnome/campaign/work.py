@@ -174,7 +174,8 @@ def screen(
     for name in ("formation_energy_per_atom", "spread", "std"):
         values = np.asarray(getattr(prediction, name), dtype=float)
         table = table.with_column(name, np.where(unjudged, np.nan, values))
-    write_shard(path, judged(table, _hull(hull_path, hull_digest)), result, hull_digest=hull_digest)
+    table = judged(table, _hull(hull_path, hull_digest))
+    write_shard(path, table, result, hull_digest=hull_digest, ensemble_digest=ensemble_digest)
 
 
 def generate_shard(
