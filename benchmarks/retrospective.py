@@ -1,6 +1,6 @@
 """Which acquisition rule finds the most stable crystals per calculation, against a table of known energies.
 
-    python benchmarks/retrospective.py --table mp_crystals.parquet --output runs/retrospective [--repeats 5]
+    python benchmarks/retrospective.py --table mp_crystals.parquet --output runs/retrospective [--repeats 5] [--first 0]
     python benchmarks/retrospective.py --table mp_crystals.parquet --output runs/retrospective --fit
     python benchmarks/retrospective.py --table mp_crystals.parquet --output runs/retrospective --plot [--docs docs]
 
@@ -8,8 +8,10 @@ Each repeat starts from other crystals and runs every strategy (random choice, t
 spread over chemical systems) for six rounds of 5,000 calculations together; see `opengnome.campaign.retrospective`.
 Networks are trained from random weights: the shipped ones have seen the table. One core is enough. Killed, the same
 command goes on after the last round. The strategies advance together, so that unfinished runs can be compared as far as
-they are (`--rounds 2`). `--fit` writes `retrospective.json` from what is finished, `--plot` that and
-`retrospective.svg`. Settings: `--settings FILE.toml`, `--set n_start=1000`.
+they are (`--rounds 2`). Two processes may fill one folder where each has repeats of its own, `--repeats 3` and
+`--first 3 --repeats 5`. Begin the second when the first has told how many crystals there are, or both build the graphs.
+`--fit` writes `retrospective.json` from what is finished, `--plot` that and `retrospective.svg`. Settings:
+`--settings FILE.toml`, `--set n_start=1000`.
 """
 
 import argparse
@@ -43,8 +45,7 @@ def draw(result: dict, path: Path) -> None:
         left.plot([0, *curve["calculations"]], [0, *curve["found"]], color=colour, lw=1.4, label=words(name))
         shares = [100 * part_round["share stable"] for part_round in part["rounds"]]
         right.plot(range(1, len(shares) + 1), shares, "o-", color=colour, lw=1.2, ms=4, label=name)
-    budget = curve["calculations"][-1]
-    n = np.array([0, budget])
+    n = np.array([0, result["budgets"][-1]])
     left.plot(n, n, color="#1c2530", lw=0.8, ls="--", label="perfect")
     left.plot(n, n * result["share_of_targets"]["stable"], color="#1c2530", lw=0.8, ls=":", label="random, expected")
     right.axhline(100 * result["share_of_targets"]["stable"], color="#1c2530", lw=0.8, ls=":")
@@ -59,7 +60,7 @@ def draw(result: dict, path: Path) -> None:
 
 def comparison(result: dict, target: str) -> list[str]:
     """One target for all strategies, as lines of a Markdown table."""
-    ends = list(next(iter(result["strategies"].values()))["targets"][target]["at"])
+    ends = [str(n) for n in result["budgets"]]
     lines = [
         "| strategy | repeats | " + " | ".join(f"share at {n} | enrichment at {n}" for n in ends) + " | area |",
         "|---|---:|" + "---:|" * (2 * len(ends) + 1),
@@ -68,8 +69,11 @@ def comparison(result: dict, target: str) -> list[str]:
         of_target = part["targets"][target]
         cells = [words(name), str(len(part["repeats"]))]
         for n in ends:
-            at = of_target["at"][n]
-            cells += [f"{100 * at['share']:.1f} %", interval_text(at["enrichment"], at["interval_binomial"])]
+            at = of_target["at"].get(n)
+            if at is None:
+                cells += ["", ""]
+            else:
+                cells += [f"{100 * at['share']:.1f} %", interval_text(at["enrichment"], at["interval"])]
         cells.append(interval_text(of_target["area"]["mean"], of_target["area"]["interval"], digits=3))
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -77,7 +81,7 @@ def comparison(result: dict, target: str) -> list[str]:
 
 def against_reference(result: dict) -> list[str]:
     """What the strategies found more than the default rule, from the same start."""
-    ends = list(next(iter(result["strategies"].values()))["targets"]["stable"]["at"])
+    ends = [str(n) for n in result["budgets"]]
     lines = [
         f"| stable found more than {words(result['reference'])} | "
         + " | ".join(f"at {n}" for n in ends)
@@ -87,8 +91,8 @@ def against_reference(result: dict) -> list[str]:
     for name, part in result["strategies"].items():
         cells = [words(name)]
         for n in ends:
-            at = part["targets"]["stable"]["at"][n]
-            more = at["more_than_reference"]
+            at = part["targets"]["stable"]["at"].get(n, {})
+            more = at.get("more_than_reference")
             text = "" if more is None else interval_text(more, at["more_than_reference_interval"], digits=0, sign="+")
             cells.append(text)
         cells.append(f"{np.mean(part['systems_with_a_find']):.0f}")
@@ -194,6 +198,24 @@ def model(result: dict) -> str:
     """)
 
 
+INTERVALS = """In brackets: of three or more repeats the 95 % interval of their mean by Student's t (not the binomial
+error of all calculations together, which would be too narrow: repeats choose from one table, and largely the same
+crystals); of two repeats their range; of one the binomial 95 % interval (Wilson) of its enrichment, which is too narrow
+as well, for it knows nothing of other starts and other networks, and none of its area and differences."""
+
+
+def unspent(result: dict) -> str:
+    """Why cells are empty, where some are."""
+    whole = str(result["budgets"][-1])
+    short = [words(n) for n, part in result["strategies"].items() if whole not in part["targets"]["stable"]["at"]]
+    if not short:
+        return ""
+    return (
+        f" Cells are empty where too few candidates were left to get so far in every repeat ({', '.join(short)}); the "
+        "area is that of what was spent."
+    )
+
+
 def document(result: dict) -> str:
     """The comparison as a page of the documentation."""
     paragraphs = [
@@ -205,8 +227,7 @@ def document(result: dict) -> str:
         model(result),
         "![stable crystals found against calculations](results/retrospective.svg)",
         "## Stable crystals found",
-        "Intervals in brackets are 95 %: of an enrichment by the binomial error (Wilson) of all repeats together, "
-        "of an area or a difference by the bootstrap over repeats where there are three or more.",
+        one_line(INTERVALS) + unspent(result),
         "\n".join(comparison(result, "stable")),
         "\n".join(against_reference(result)),
         "## Within 25 and 50 meV/atom of the hull",
@@ -223,7 +244,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="run those before this number")
+    parser.add_argument("--first", type=int, default=0, help="the first repeat to run; others may run elsewhere")
     parser.add_argument("--rounds", type=int, help="with --fit or --plot: judge the first rounds only")
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--plot", action="store_true")
@@ -231,6 +253,8 @@ def main() -> None:
     parser.add_argument("--settings", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     options = parser.parse_args()
+    if not 0 <= options.first < options.repeats:
+        parser.error(f"no repeat to run: --first {options.first} must lie below --repeats {options.repeats}, from 0 on")
     settings = load(RetrospectiveSettings, options.settings, options.overrides)
     began = time.perf_counter()
 
@@ -240,7 +264,8 @@ def main() -> None:
     table = prepare_table(options.table, options.output / "graphs", settings, progress)
     progress(f"{len(table)} crystals, {len(table.left_out)} of them in no pool")
     if not (options.fit or options.plot or options.docs):
-        run_retrospective(table, settings, options.output, repeats=range(options.repeats), progress=progress)
+        repeats = range(options.first, options.repeats)
+        run_retrospective(table, settings, options.output, repeats=repeats, progress=progress)
         return
     result = summarise(table, settings, options.output, reference=REFERENCE, n_rounds=options.rounds)
     write_json(options.output / "retrospective.json", result)

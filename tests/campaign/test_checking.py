@@ -53,11 +53,12 @@ from opengnome.campaign.preparation import versions
 from opengnome.campaign.shards import COUNT_PREFIX
 from opengnome.campaign.state import plan
 from opengnome.cli import app
-from opengnome.crystals import CrystalTable
+from opengnome.crystals import Composition, CrystalTable
 from opengnome.crystals.io import write_table
 from opengnome.datasets import load_known_set
 from opengnome.errors import CampaignError
-from opengnome.models import StructuralSettings, assemble_ensemble
+from opengnome.models import CompositionalSettings, StructuralSettings, assemble_compositional, assemble_ensemble
+from opengnome.models.calibration import MIN_FOR_FIT
 from opengnome.models.checkpoint import save_checkpoint
 from opengnome.models.constants import Constants
 from opengnome.models.network import make_network
@@ -293,7 +294,8 @@ def test_what_is_lost_and_needed_is_made_again(
 @pytest.mark.parametrize(
     "lost",
     ["rounds/01/kept.parquet", "rounds/01/chosen.parquet", "rounds/01/shards/00001.parquet",
-     "rounds/01/members/0.safetensors", "rounds/01/training.parquet", "calculations/run-2.parquet"],
+     "rounds/01/members/0.safetensors", "rounds/01/training.parquet", "rounds/01/known_formulas.txt",
+     "rounds/01/compositions.parquet", "calculations/run-2.parquet"],
 )  # fmt: skip
 def test_what_a_finished_step_has_used_is_a_note(root: Path, lost: str) -> None:
     (root / lost).unlink()
@@ -492,6 +494,66 @@ def test_what_a_killed_run_left_half_done_is_removed(root: Path) -> None:
     assert check_campaign(root).findings == []
 
 
+def leave_graphs(root: Path, name: str) -> Path:
+    folder = root / "rounds" / "02" / name
+    folder.mkdir()
+    (folder / "senders.npy").write_bytes(b"half")
+    return folder
+
+
+def age(folder: Path) -> None:
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (HOUR_AGO, HOUR_AGO))
+
+
+def test_graphs_that_were_being_written_are_removed_with_their_folder(root: Path) -> None:
+    names = [".graphs-0a1b.00c0ffee00c0ffee.tmp", ".graphs-0a1b.00c0ffee00c0ffee.damaged"]
+    left = [leave_graphs(root, name) for name in names]
+    for folder in left:
+        os.utime(folder, (HOUR_AGO, HOUR_AGO))
+    kept = leave_graphs(root, "graphs-0a1b")
+    checked = check_campaign(root, mending=True)
+    assert {f.path: f.mended for f in checked.findings} == {f"rounds/02/{name}": False for name in names}
+    assert all("temporary" in f.what and "so young" in f.remedy for f in checked.findings), "a file in it is young"
+    for folder in (*left, kept):
+        age(folder)
+    assert len(check_campaign(root).findings) == 2
+    assert check_campaign(root, mending=True).exit_code == 0
+    assert (not any(folder.exists() for folder in left), kept.exists()) == (True, True)
+    assert check_campaign(root).findings == []
+
+
+def test_parts_of_a_shard_are_results_until_it_is_there(root: Path) -> None:
+    for shard in (0, 1):  # the first is there
+        write_shard(root / f"rounds/02/shards/{shard:05d}.parents/000000000.parquet", table_of(["MgCl2"], [GOOD]))
+    used_up, needed = (root / f"rounds/02/shards/{shard:05d}.parents" for shard in (0, 1))
+    age(used_up)
+    told = {f.path: f.what for f in check_campaign(root, mending=True).findings}
+    assert told == {
+        "rounds/02/shards/00000.parents": "temporary of a run that ended",
+        "rounds/02/shards/00001.parents": "1 finished files that no event mentions",
+    }
+    assert (used_up.exists(), needed.exists()) == (False, True)
+    halve(needed / "000000000.parquet")
+    assert only(check_campaign(root, mending=True)).mended
+    assert planned(root) == [ScreenShard(2, 1)]
+
+
+def test_what_a_killed_training_goes_on_from_is_kept_until_its_network_is_there(root: Path) -> None:
+    (root / "rounds/02/compositional/members").mkdir(parents=True)
+    needed = [leave(root, name) for name in ("rounds/02/members/2.state", "rounds/02/compositional/members/0.state")]
+    done = leave(root, "rounds/02/members/1.state")
+    checked = check_campaign(root, mending=True)
+    told = {f.path: f.what for f in checked.findings}
+    assert told == {
+        "rounds/02/members/2.state": "state of a training that has left no network yet",
+        "rounds/02/compositional/members/0.state": "state of a training that has left no network yet",
+        "rounds/02/members/1.state": "training state of a run that ended",
+    }
+    assert all(path.exists() for path in needed)
+    assert not done.exists()
+
+
 def test_young_temporaries_and_notes_of_hangs_stay(root: Path) -> None:
     young = leave(root, "calculations/.x.4711.tmp.parquet", "half", old=False)
     hung = leave(root, "calculations/x.parquet.hung", "Timeout (0:00:10)!\n")
@@ -501,6 +563,64 @@ def test_young_temporaries_and_notes_of_hangs_stay(root: Path) -> None:
     assert {f.path: f.mended for f in checked.findings} == {
         "calculations/.x.4711.tmp.parquet": False, "calculations/x.parquet.hung": False,
     }  # fmt: skip
+
+
+# --- compositional networks, which have no events of their own -------------------------------------------------
+
+
+def train_compositional(root: Path, number: int) -> list[Path]:
+    """Two small networks, as their trainings leave them."""
+    folder = Layout(root).compositional(number) / "members"
+    paths = [folder / f"{member}.safetensors" for member in range(2)]
+    for seed, path in enumerate(paths):
+        torch.manual_seed(seed)
+        small = CompositionalSettings(width=8, edge_width=8, layers=1, heads=1)
+        save_checkpoint(path, make_network(small, Constants(mean_neighbours=1.0, shift=-1.5, scale=1.0)), card={})
+    return paths
+
+
+def assemble_of_round_1(root: Path) -> Path:
+    compositions = [Composition.from_formula(f"Na{n}Cl") for n in range(1, MIN_FOR_FIT + 1)]
+    folder = Layout(root).compositional_ensemble(1)
+    assemble_compositional(
+        train_compositional(root, 1), folder, compositions=compositions, targets=np.zeros(len(compositions)), card={}
+    )
+    return folder
+
+
+def test_a_damaged_compositional_network_of_an_open_round_is_set_aside(root: Path) -> None:
+    """There is no event to withdraw: a unit without its file is trained again."""
+    whole, damaged = train_compositional(root, 2)
+    halve(damaged)
+    name = "rounds/02/compositional/members/1.safetensors"
+    finding = only(check_campaign(root))
+    assert (finding.path, finding.severity) == (name, Severity.ERROR)
+    assert "discover would stop at it" in finding.remedy
+    checked = check_campaign(root, mending=True)
+    assert only(checked).mended
+    assert (root / "damaged" / name).exists()
+    assert (whole.exists(), damaged.exists()) == (True, False)
+    assert {f.path: f.what for f in check_campaign(root).findings} == {
+        "rounds/02/compositional/members": "1 finished files that no event mentions"
+    }
+
+
+def test_compositional_networks_of_a_round_that_has_proposed_are_looked_at(root: Path) -> None:
+    ensemble = assemble_of_round_1(root)
+    checked = check_campaign(root)
+    assert checked.findings == []
+    assert checked.counts["files named by them"] == 24 + 3
+    halve(Layout(root).compositional(1) / "members" / "0.safetensors")
+    (finding,) = check_campaign(root, mending=True).findings
+    assert (finding.path, finding.severity) == ("rounds/01/compositional/members/0.safetensors", Severity.NOTE)
+    assert "needed no more" in finding.remedy
+    halve(ensemble / "member-00.safetensors")
+    finding = only(check_campaign(root))
+    assert (finding.path, finding.severity) == ("rounds/01/compositional/ensemble", Severity.WARNING)
+    assert "predict --formula takes it" in finding.remedy
+    shutil.rmtree(ensemble)
+    assert wrong(check_campaign(root)) == []
+    assert planned(root) == [ScreenShard(2, 1)]
 
 
 # --- the journal ----------------------------------------------------------------------------------------------

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opengnome.campaign import retrospective, retrospective_model
+from opengnome.campaign import retrospective, retrospective_measures, retrospective_model
 from opengnome.campaign.retrospective import read_campaign, run_retrospective
 from opengnome.campaign.retrospective_measures import (
     HitCurve,
     binomial_interval,
-    bootstrap_interval,
     hit_curve,
+    repeats_interval,
     summarise,
 )
 from opengnome.campaign.retrospective_settings import RetrospectiveSettings, Strategy
@@ -367,10 +367,18 @@ def test_enrichment_and_area_of_curves_known_by_hand() -> None:
 def test_intervals() -> None:
     low, high = binomial_interval(50, 100)
     assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)  # Wilson, by his formula
-    assert bootstrap_interval([1.0, 2.0]) is None
-    interval = bootstrap_interval(np.random.default_rng(1).normal(5.0, 1.0, 400).tolist())
-    assert interval is not None
-    assert interval == pytest.approx((5.0 - 0.098, 5.0 + 0.098), abs=0.15)
+    assert repeats_interval([1.0]) is None
+    assert repeats_interval([2.0, 1.0]) == (1.0, 2.0)
+    # Student's t of 4 degrees of freedom is 2.7764 at 97.5 %; the standard error of 1..5 is sqrt(2.5 / 5)
+    assert repeats_interval([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx((3 - 1.9632, 3 + 1.9632), abs=1e-4)
+
+
+def test_an_interval_over_repeats_covers_the_mean_as_often_as_it_says() -> None:
+    """Five repeats whose enrichments differ by more than the draws of each: binomial pooling would cover far less."""
+    rng = np.random.default_rng(0)
+    samples = rng.normal(5.0, 1.0, (2000, 5))
+    covered = [low <= 5.0 <= high for low, high in map(repeats_interval, samples.tolist())]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
 
 
 def test_the_summary_agrees_with_the_rounds(table: RetrospectiveTable, finished: Path) -> None:
@@ -401,6 +409,56 @@ def test_a_summary_of_the_first_rounds(table: RetrospectiveTable, finished: Path
     of_rule = result["strategies"]["energy"]
     assert list(of_rule["targets"]["stable"]["at"]) == ["30"]
     assert len(of_rule["rounds"]) == 1
+
+
+def repeated(finished: Path, folder: Path, n_repeats: int, spent: int = 30) -> Path:
+    """The same two repeats over and over, as if drawn anew; "spread" spends `spent` in each second round."""
+    for repeat in range(n_repeats):
+        source = finished / f"repeat-{repeat % 2:02d}"
+        for path in source.glob("*/round-*.json"):
+            record = json.loads(path.read_text())
+            if path.parent.name == "spread" and record["number"] == 2:
+                lists = {name: value[:spent] for name, value in record.items() if isinstance(value, list)}
+                record |= lists
+            target = folder / f"repeat-{repeat:02d}" / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(json.dumps(record))
+    return folder
+
+
+@pytest.mark.parametrize(("n_repeats", "kind"), [(1, "binomial"), (2, "range of two repeats"),
+                                                  (3, "Student's t over repeats")])  # fmt: skip
+def test_what_an_interval_is_follows_from_the_number_of_repeats(
+    table: RetrospectiveTable, finished: Path, tmp_path: Path, n_repeats: int, kind: str
+) -> None:
+    result = summarise(table, settings_of(), repeated(finished, tmp_path, n_repeats), reference="random")
+    of_target = result["strategies"]["energy"]["targets"]["stable"]
+    at = of_target["at"]["60"]
+    assert at["interval_kind"] == kind
+    low, high = at["interval"]
+    assert low <= at["enrichment"] <= high
+    assert (of_target["area"]["interval"] is None) == (at["more_than_reference_interval"] is None) == (n_repeats == 1)
+    if n_repeats == 1:
+        share = result["share_of_targets"]["stable"]
+        assert at["interval"] == pytest.approx([x / share for x in binomial_interval(at["found"][0], 60)])
+    else:
+        values = [n / 60 / (result["share_of_targets"]["stable"]) for n in at["found"]]
+        assert at["interval"] == pytest.approx(repeats_interval(values), rel=0.02)
+
+
+def test_a_strategy_that_spent_less_is_told_where_it_got(
+    table: RetrospectiveTable, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrospective_measures, "BUDGETS", (45, 1000))
+    output = repeated(finished, tmp_path, 2, spent=20)
+    result = summarise(table, settings_of(), output, reference="spread")
+    assert result["budgets"] == [45, 60]
+    spread, energy = (result["strategies"][name]["targets"]["stable"] for name in ("spread", "energy"))
+    assert list(spread["at"]) == ["45"]
+    assert spread["curve"]["calculations"][-1] == 50
+    assert list(energy["at"]) == ["45", "60"]
+    assert energy["at"]["45"]["more_than_reference"] is not None
+    assert energy["at"]["60"]["more_than_reference"] is None, "the reference has not got so far"
 
 
 def test_a_summary_of_nothing_is_refused(table: RetrospectiveTable, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from opengnome.campaign.layout import Layout
 from opengnome.campaign.shards import KEPT, shard_counts
 from opengnome.crystals.io import read_table
 from opengnome.errors import OpenGnomeError
-from opengnome.models import Ensemble
+from opengnome.models import CompositionalEnsemble, Ensemble
 from opengnome.models.checkpoint import load_checkpoint
 from opengnome.oracles import Calculation, read_calculation
 from opengnome.oracles.store import FORMAT
@@ -107,10 +107,20 @@ def artefacts_of(event: Event, layout: Layout) -> Iterator[Artefact]:
             yield Artefact(event, layout.chosen(event.round), partial(_has_ids, ids=frozenset(ids)))
         case CompositionsProposed():
             yield Artefact(event, layout.root / event.path, partial(_has_rows, n=event.counts.get("scored")))
+            yield from _compositional_networks(event, layout)
         case Searched():
             yield Artefact(event, layout.root / event.path, partial(_has_rows, n=event.n_starts))
         case _:
             return
+
+
+def _compositional_networks(event: CompositionsProposed, layout: Layout) -> Iterator[Artefact]:
+    """What formulas were judged by, where that is there: rounds with few labels ask the shipped networks."""
+    for path in sorted(layout.compositional(event.round).glob("members/*.safetensors")):
+        yield Artefact(event, path, readable_checkpoint)
+    ensemble = layout.compositional_ensemble(event.round)
+    if ensemble.is_dir():
+        yield Artefact(event, ensemble, _readable_compositional)
 
 
 def runs_of(path: Path) -> list[str]:
@@ -125,6 +135,12 @@ def runs_of(path: Path) -> list[str]:
 def readable_checkpoint(path: Path) -> str:
     """For a network that no event mentions: it has only to be readable."""
     load_checkpoint(path)
+    return ""
+
+
+def _readable_compositional(path: Path) -> str:
+    """No event has its digest."""
+    CompositionalEnsemble.load(path)
     return ""
 
 

@@ -204,13 +204,21 @@ class _Check:
             return self._finding(Severity.ERROR, path, what, "mend rights or disk; the file may be whole")
         keys = withdrawn.get(event.key)
         if keys is None:
-            severity = Severity.WARNING if problem.fault == Fault.DIFFERENT else Severity.NOTE
-            return self._finding(severity, path, what, "needed no more: its step is done")
+            severity, remedy = self._unneeded(state, artefact, problem)
+            return self._finding(severity, path, what, remedy)
         in_the_way = [path] if isinstance(event, _UNITS) else []
         searches = state.round(getattr(event, "round", 0)).searches.values()
         in_the_way += [self.layout.root / search.path for search in searches if search.key in keys]
         mend = Mend(withdraw=keys, set_aside=tuple(dict.fromkeys(in_the_way)))
         return self._finding(Severity.ERROR, path, what, _remedy_for(event), mend)
+
+    def _unneeded(self, state: CampaignState, artefact: Artefact, problem: Problem) -> tuple[Severity, str]:
+        """How bad it is for a file that the campaign reads no more, and what to do."""
+        proposed = [number for number, current in state.rounds.items() if current.compositions is not None]
+        if proposed and artefact.path == self.layout.compositional_ensemble(max(proposed)):
+            return Severity.WARNING, "predict --formula takes it; remove its folder to have that of an earlier round"
+        severity = Severity.WARNING if problem.fault == Fault.DIFFERENT else Severity.NOTE
+        return severity, "needed no more: its step is done"
 
     # --- files that no event mentions --------------------------------------------------------------------------
 
@@ -274,6 +282,9 @@ class _Check:
         if leftover.tells_of_hang and not leftover.result.exists():
             what = "says where a calculation hung; discover records that as its failure"
             return self._finding(Severity.NOTE, leftover.path, what, "remove it to have it tried once more")
+        if leftover.is_resumed:
+            what = "state of a training that has left no network yet"
+            return self._finding(Severity.NOTE, leftover.path, what, "kept: discover goes on from it")
         if leftover.is_recent:
             remedy = "left alone: it is so young that a worker elsewhere may be at it"
             return self._finding(Severity.NOTE, leftover.path, what, remedy)

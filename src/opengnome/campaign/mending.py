@@ -44,13 +44,20 @@ def mend(layout: Layout, findings: Sequence[Finding]) -> list[Finding]:
                 if path.exists():
                     path.rename(_place_for(layout, path))
             for path in finding.mend.remove:
-                path.unlink(missing_ok=True)
+                _remove(path)
     withdrawing = [(f.mend.withdraw, f"{f.path}: {f.what}") for f in findings if f.mend is not None and f.mend.withdraw]
     if withdrawing:
         with Journal(layout.journal, locked=True) as journal:
             for keys, reason in withdrawing:
                 journal.withdraw(keys, reason=reason)
     return [finding if finding.mend is None else replace(finding, mended=True) for finding in findings]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _place_for(layout: Layout, path: Path) -> Path:

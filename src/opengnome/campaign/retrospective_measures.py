@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from opengnome.campaign.retrospective import RetrospectiveRound, read_campaign
 from opengnome.campaign.retrospective_settings import RetrospectiveSettings
@@ -30,10 +30,11 @@ TARGETS: Mapping[str, float] = {
     "within 50 meV/atom": 0.05,
 }
 """What counts as found: at most this far above the hull of the whole table, eV/atom."""
-BUDGETS = (1000, 5000)
+BUDGETS = (1000,)
 """Calculations at which the enrichment is told, beside the budget."""
+STUDENT, RANGE, BINOMIAL = "Student's t over repeats", "range of two repeats", "binomial"
+"""What an interval is."""
 _LEVEL = 0.95
-_SAMPLES = 2000
 _CURVE_POINTS = 100
 
 
@@ -89,17 +90,18 @@ def binomial_interval(found: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float] | None:
-    """95 % interval of a mean over repeats, from resampling them; None for fewer than three.
+def repeats_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of a mean over repeats, by Student's t; the range of two values; None for one.
 
-    With few repeats it is too narrow: five resampled values hold little of the tails.
+    Not the binomial error of all repeats together: they choose from one table, and largely the same crystals.
     """
-    if len(values) < 3:
+    if len(values) < 2:
         return None
-    rng = np.random.default_rng(seed)
-    means = np.asarray(values)[rng.integers(0, len(values), (_SAMPLES, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [0.5 - 0.5 * _LEVEL, 0.5 + 0.5 * _LEVEL])
-    return float(low), float(high)
+    if len(values) == 2:
+        return min(values), max(values)
+    mean = float(np.mean(values))
+    half = float(t.ppf(0.5 + 0.5 * _LEVEL, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return mean - half, mean + half
 
 
 def summarise(
@@ -114,7 +116,8 @@ def summarise(
 
     A comparison is paired: strategies of one repeat share their start, so the difference of what they found has less
     noise than either. With `n_rounds` campaigns are judged by their first rounds only, and may be unfinished. Campaigns
-    of fewer rounds are counted and left out. Raises `CampaignError` when none is left.
+    of fewer rounds are counted and left out. What a strategy found is told at the `budgets` that all its repeats
+    reached. Raises `CampaignError` when none is left.
     """
     n_rounds = settings.n_rounds if n_rounds is None else n_rounds
     starts: dict[int, np.ndarray] = {}
@@ -132,10 +135,12 @@ def summarise(
         raise CampaignError(
             f"{output} has no campaign of {n_rounds} rounds yet; run the strategies, or judge fewer rounds"
         )
+    whole = sum(settings.budgets[:n_rounds])
+    budgets = [*(n for n in BUDGETS if n < whole), whole]
     any_start = next(iter(starts.values()))
     pool = hit_curve(table, any_start, [], within=STABILITY_TOLERANCE)
     strategies = {
-        name: _strategy(table, starts, of_repeat, campaigns.get(reference, {}))
+        name: _strategy(table, starts, of_repeat, campaigns.get(reference, {}), budgets)
         for name, of_repeat in campaigns.items()
         if of_repeat
     }
@@ -157,6 +162,7 @@ def summarise(
         },
         "reference": reference,
         "rounds_judged": n_rounds,
+        "budgets": budgets,
         "unfinished_campaigns": unfinished,
         "strategies": strategies,
     }
@@ -185,13 +191,14 @@ def _strategy(
     starts: Mapping[int, np.ndarray],
     campaigns: Mapping[int, list[RetrospectiveRound]],
     reference: Mapping[int, list[RetrospectiveRound]],
+    budgets: Sequence[int],
 ) -> dict[str, Any]:
     repeats = sorted(campaigns)
     result: dict[str, Any] = {"repeats": repeats, "targets": {}}
     for target, within in TARGETS.items():
         curves = {r: hit_curve(table, starts[r], campaigns[r], within=within) for r in repeats}
         paired = {r: hit_curve(table, starts[r], reference[r], within=within) for r in repeats if r in reference}
-        result["targets"][target] = _target(curves, paired)
+        result["targets"][target] = _target(curves, paired, budgets)
     stable = table.energy_above_hull <= STABILITY_TOLERANCE
     result["systems_with_a_find"] = [_systems_found(table, campaigns[r], stable) for r in repeats]
     result["rounds"] = [
@@ -200,14 +207,16 @@ def _strategy(
     return result
 
 
-def _target(curves: Mapping[int, HitCurve], reference: Mapping[int, HitCurve]) -> dict[str, Any]:
-    budget = min(len(curve.hits) for curve in curves.values())
-    points = np.unique(np.linspace(1, budget, min(budget, _CURVE_POINTS)).round().astype(int))
+def _target(
+    curves: Mapping[int, HitCurve], reference: Mapping[int, HitCurve], budgets: Sequence[int]
+) -> dict[str, Any]:
+    reached = min(len(curve.hits) for curve in curves.values())
+    points = np.unique(np.linspace(1, reached, min(reached, _CURVE_POINTS)).round().astype(int))
     found = np.array([np.cumsum(curve.hits)[points - 1] for curve in curves.values()])
     areas = [curve.area for curve in curves.values()]
     return {
-        "area": {"mean": float(np.mean(areas)), "interval": bootstrap_interval(areas), "values": areas},
-        "at": {str(n): _at(curves, reference, n) for n in sorted({n for n in BUDGETS if n <= budget} | {budget})},
+        "area": {"mean": float(np.mean(areas)), "interval": repeats_interval(areas), "values": areas},
+        "at": {str(n): _at(curves, reference, n) for n in budgets if n <= reached},
         "curve": {"calculations": points.tolist(), "found": found.mean(axis=0).tolist()},
     }
 
@@ -215,23 +224,27 @@ def _target(curves: Mapping[int, HitCurve], reference: Mapping[int, HitCurve]) -
 def _at(curves: Mapping[int, HitCurve], reference: Mapping[int, HitCurve], n: int) -> dict[str, Any]:
     found = [curve.found(n) for curve in curves.values()]
     enrichments = [curve.enrichment(n) for curve in curves.values()]
-    base_rate = float(np.mean([curve.n_targets / curve.n_pool for curve in curves.values()]))
-    low, high = binomial_interval(sum(found), n * len(found))
-    differences = [float(curves[r].found(n) - other.found(n)) for r, other in reference.items()]
+    interval = repeats_interval(enrichments)
+    if interval is None:
+        (curve,) = curves.values()
+        low, high = binomial_interval(curve.found(n), n)
+        interval = low * curve.n_pool / curve.n_targets, high * curve.n_pool / curve.n_targets
+    compared = {r: other for r, other in reference.items() if n <= len(other.hits)}
+    differences = [float(curves[r].found(n) - other.found(n)) for r, other in compared.items()]
     return {
         "found": found,
         "share": sum(found) / (n * len(found)),
         "enrichment": float(np.mean(enrichments)),
-        "interval_binomial": (low / base_rate, high / base_rate),
-        "interval_bootstrap": bootstrap_interval(enrichments),
+        "interval": interval,
+        "interval_kind": {1: BINOMIAL, 2: RANGE}.get(len(found), STUDENT),
         "more_than_reference": float(np.mean(differences)) if differences else None,
-        "more_than_reference_interval": bootstrap_interval(differences),
+        "more_than_reference_interval": repeats_interval(differences),
     }
 
 
 def _systems_found(table: RetrospectiveTable, rounds: Sequence[RetrospectiveRound], stable: np.ndarray) -> int:
     """Chemical systems in which a stable crystal was found."""
-    rows = np.array([table.row_of_id[identifier] for record in rounds for identifier in record.ids])
+    rows = np.array([table.row_of_id[identifier] for record in rounds for identifier in record.ids], dtype=int)
     return len({table.compositions[row].atomic_numbers for row in rows[stable[rows]].tolist()})
 
 
