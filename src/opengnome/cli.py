@@ -505,6 +505,14 @@ def check(
     mend: Annotated[
         bool, typer.Option("--mend", help="Mend what can be; only while nothing runs the campaign.")
     ] = False,
+    again: Annotated[
+        list[str],
+        typer.Option(
+            "--again",
+            help="With --mend: calculations that ended so are made once more by `discover` (failed, timed_out, ...).",
+            metavar="STATUS",
+        ),
+    ] = [],  # noqa: B006 - Typer wants a list
     as_json: Annotated[bool, typer.Option("--json", help="Print findings as JSON lines, for programs.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -519,7 +527,7 @@ def check(
     from opengnome.campaign.checking import check_campaign
     from opengnome.campaign.findings import lines
 
-    checked = check_campaign(directory, mending=mend, progress=Progress(quiet=quiet or as_json))
+    checked = check_campaign(directory, mending=mend, again=again, progress=Progress(quiet=quiet or as_json))
     for line in lines(checked, as_json=as_json):
         typer.echo(line)
     raise typer.Exit(checked.exit_code)

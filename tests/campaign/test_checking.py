@@ -56,7 +56,7 @@ from opengnome.cli import app
 from opengnome.crystals import Composition, CrystalTable
 from opengnome.crystals.io import write_table
 from opengnome.datasets import load_known_set
-from opengnome.errors import CampaignError
+from opengnome.errors import CampaignError, SettingsError
 from opengnome.models import CompositionalSettings, StructuralSettings, assemble_compositional, assemble_ensemble
 from opengnome.models.calibration import MIN_FOR_FIT
 from opengnome.models.checkpoint import save_checkpoint
@@ -338,6 +338,20 @@ def test_chosen_crystals_are_chosen_again_when_one_is_to_be_calculated_again(roo
     (failed,) = (c for c in results.calculations if c.crystal_id == FAILED)
     with pytest.raises(CampaignError, match=rf"what round 1 chose is not in the journal.*{FAILED}; opengnome discover"):
         results.choice_of(failed)
+
+
+def test_failed_calculations_are_made_again_where_that_is_asked_for(root: Path) -> None:
+    """When their cause is gone: a limit of memory or time that was too small."""
+    before = files(root)
+    asked = [f for f in check_campaign(root, again=["exploded"]).findings if "is asked for again" in f.what]
+    assert {(f.path, f.severity) for f in asked} == {(f"calculations/{FAILED}.parquet", Severity.NOTE)}
+    assert files(root) == before
+    kept = calculation(root, FAILED).read_bytes()
+    check_campaign(root, mending=True, again=["exploded"])
+    assert planned(root) == [Calculate(1, FAILED)], "the one that converged is not"
+    assert (root / "damaged" / "calculations" / f"{FAILED}.parquet").read_bytes() == kept
+    with pytest.raises(SettingsError, match=r"no calculation ends as 'bad'; give one of converged, .*failed"):
+        check_campaign(root, again=["bad"])
 
 
 def test_reference_crystals_are_drawn_again_when_one_is_to_be_calculated_again(root: Path) -> None:

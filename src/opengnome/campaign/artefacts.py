@@ -46,6 +46,8 @@ class Fault(StrEnum):
     """It can be read, and says something else than its event."""
     UNREACHABLE = "unreachable"
     """It may be whole, and we cannot read it: rights, a disk that fails, a later version's format."""
+    UNWANTED = "unwanted"
+    """It is whole, and the user asks for its work to be done again."""
 
 
 @dataclass(frozen=True)

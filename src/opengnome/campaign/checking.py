@@ -6,7 +6,7 @@ are on the disk before they are.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,24 +35,32 @@ from opengnome.campaign.remaking import Remaking, unfinished
 from opengnome.campaign.settings import CampaignSettings
 from opengnome.campaign.state import CampaignState, fold
 from opengnome.datasets import load_known_set
-from opengnome.errors import CampaignError, OpenGnomeError
+from opengnome.errors import CampaignError, OpenGnomeError, SettingsError
+from opengnome.oracles import Status
 
 _AGAIN = "opengnome check --mend lets discover make it again"
 _UNITS = (Calculated, MemberTrained, ShardScreened, Searched)
 """Events of units of work, which are not run again where their file is."""
 
 
-def check_campaign(root: Path, *, mending: bool = False, progress: Progress | None = None) -> Checked:
+def check_campaign(
+    root: Path, *, mending: bool = False, again: Collection[str] = (), progress: Progress | None = None
+) -> Checked:
     """Look at every event and every file of the campaign in `root`; with `mending`, mend what can be.
 
-    Raises `CampaignError` when there is no campaign, or when another process runs one that is to be mended.
+    Calculations that ended with a status in `again` count as lost, so that they are made once more. Raises
+    `CampaignError` when there is no campaign, or when another process runs one that is to be mended, and
+    `SettingsError` for a status that there is not.
     """
+    unknown = sorted(set(again) - set(Status))
+    if unknown:
+        raise SettingsError(f"no calculation ends as {unknown[0]!r}; give one of {', '.join(Status)}")
     layout = Layout(root)
     if not layout.journal.exists() and not layout.settings.exists():
         raise CampaignError(f"{root} holds no campaign: there is no {layout.settings.name} in it")
     with held(layout.journal) if mending else nullcontext():
         is_running = not mending and is_held(layout.journal)
-        return _Check(layout, mending, is_running, progress or Progress(quiet=True)).run()
+        return _Check(layout, mending, frozenset(again), is_running, progress or Progress(quiet=True)).run()
 
 
 @dataclass
@@ -61,6 +69,7 @@ class _Check:
 
     layout: Layout
     mending: bool
+    again: frozenset[str]
     is_running: bool
     progress: Progress
 
@@ -185,7 +194,7 @@ class _Check:
         """What is wrong with them, and the keys of all events that have to be withdrawn because of it."""
         problems: list[tuple[Artefact, Problem]] = []
         for done, artefact in enumerate(artefacts, start=1):
-            problem = artefact.problem()
+            problem = artefact.problem() or self._unwanted(artefact)
             if problem is not None:
                 problems.append((artefact, problem))
             self.progress.step("files of events", done, len(artefacts))
@@ -194,6 +203,12 @@ class _Check:
         withdrawn = Remaking(state, lost).withdrawn()
         found = [self._lost(state, artefact, problem, withdrawn) for artefact, problem in problems]
         return found, frozenset(key for keys in withdrawn.values() for key in keys)
+
+    def _unwanted(self, artefact: Artefact) -> Problem | None:
+        event = artefact.event
+        if not isinstance(event, Calculated) or event.status not in self.again:
+            return None
+        return Problem(Fault.UNWANTED, f"ended as {event.status} and is asked for again: {event.reason}")
 
     def _lost(
         self, state: CampaignState, artefact: Artefact, problem: Problem, withdrawn: dict[str, tuple[str, ...]]
@@ -210,6 +225,9 @@ class _Check:
         searches = state.round(getattr(event, "round", 0)).searches.values()
         in_the_way += [self.layout.root / search.path for search in searches if search.key in keys]
         mend = Mend(withdraw=keys, set_aside=tuple(dict.fromkeys(in_the_way)))
+        if problem.fault == Fault.UNWANTED:
+            remedy = f"--mend moves it into {DAMAGED}/, and discover calculates it again"
+            return self._finding(Severity.NOTE, path, what, remedy, mend)
         return self._finding(Severity.ERROR, path, what, _remedy_for(event), mend)
 
     def _unneeded(self, state: CampaignState, artefact: Artefact, problem: Problem) -> tuple[Severity, str]:
