@@ -11,6 +11,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.stats import linregress
+from scipy.stats import t as student
+
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = DOCS / "results"
 
@@ -18,8 +22,9 @@ HEADER = """# Benchmarks
 
 Written by `scripts/write_benchmarks.py` from `docs/results/*.json`; each section names the command that made its
 file. DATA is the folder with the tables of [data.md](data.md). All on virtual machines with two cores of an AMD EPYC
-and no graphics card: Zen 4 for the uncertainty on the hash test and on GNoME crystals, compositions, scaling law, hulls
-and all about candidates, Zen 5 for the rest. Errors are of formation energies, meV/atom.
+and no graphics card: Zen 4 for the independent members, the uncertainty on the hash test and on GNoME crystals,
+compositions, scaling law, hulls and all about candidates, Zen 5 for the rest. Errors are of formation energies,
+meV/atom.
 """
 
 
@@ -38,25 +43,28 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def accuracy(result: dict[str, Any]) -> str:
     """Section of a result of `benchmarks/accuracy.py`."""
     by_number = result["by_number_of_elements"]
-    members = result["members_mae"]
+    maes = result["members_mae"]
+    names = result.get("members", [f"member-{i}" for i in range(len(maes))])
+    rows = [(f"member {int(name.split('-')[-1])}", meV(mae)) for name, mae in zip(names, maes, strict=True)]
+    if len(maes) > 1:
+        rows.append((f"**median of {len(maes)}**", f"**{meV(result['mae'])}**"))
+    rows.append(("median absolute error", meV(result["median_absolute_error"])))
+    trained = [meV(mae) for mae in result.get("members_train_mae", {}).values()]
     parts = [
-        table(
-            ["", "MAE"],
-            [
-                *((f"member {i}", meV(mae)) for i, mae in enumerate(members)),
-                (f"**median of {len(members)}**", f"**{meV(result['mae'])}**"),
-                ("median absolute error", meV(result["median_absolute_error"])),
-            ],
-        ),
-        f"Trained on {result['n_train']:,} crystals, judged on {result['n']:,}.",
-        table(["elements", "crystals", "MAE"], ([n, f"{v['n']:,}", meV(v["mae"])] for n, v in by_number.items())),
+        table(["", "MAE"], rows),
+        f"Trained on {result['n_train']:,} crystals, judged on {result['n']:,}."
+        + (f" Error on the training crystals in the last epoch: {', '.join(trained)}." if trained else ""),
     ]
+    if len(maes) > 1 and "mae_of_median_by_number_of_members" in result:
+        parts.append(by_number_of_members(result["mae_of_median_by_number_of_members"]))
+    parts.append(
+        table(["elements", "crystals", "MAE"], ([n, f"{v['n']:,}", meV(v["mae"])] for n, v in by_number.items()))
+    )
     if "by_structure_source" in result:
-        rows = result["by_structure_source"].items()
-        head = ["database of the structure", "crystals", "MAE", "median", "MAE without the worst tenth"]
-        keys = ("mae", "median_absolute_error", "mae_without_worst_tenth")
-        parts.append(table(head, ([n, f"{v['n']:,}", *(meV(v[k]) if k in v else "" for k in keys)] for n, v in rows)))
-    if "coverage" in result:
+        parts.append(by_structure_source(result["by_structure_source"]))
+    if len(maes) == 1:
+        parts.append("One member: its spread is zero everywhere, so intervals are not judged.")
+    elif "coverage" in result:
         parts.append(
             table(
                 ["nominal coverage", *(f"{100 * float(k):.0f} %" for k in result["coverage"])],
@@ -64,6 +72,26 @@ def accuracy(result: dict[str, Any]) -> str:
             )
         )
     return "\n\n".join(parts)
+
+
+def by_number_of_members(result: dict[str, dict[str, float]]) -> str:
+    """How the error of the median falls with the members."""
+    rows = ([k, *(meV(v[of]) for of in ("mean", "smallest", "largest")), str(v["subsets"])] for k, v in result.items())
+    return table(["members", "MAE of their median, mean", "smallest", "largest", "of so many subsets"], rows)
+
+
+def by_structure_source(result: dict[str, dict[str, float]]) -> str:
+    """Errors by the database that a structure is of; older results have fewer figures."""
+    texts = {
+        "MAE": ("mae", meV),
+        "median": ("median_absolute_error", meV),
+        "MAE without the worst tenth": ("mae_without_worst_tenth", meV),
+        "errors above 200": ("share_above_200_meV", lambda share: f"{100 * share:.1f} %"),
+        "their part of the MAE": ("mae_from_above_200_meV", meV),
+    }
+    shown = {title: text for title, text in texts.items() if all(text[0] in row for row in result.values())}
+    rows = ([name, f"{row['n']:,}", *(text(row[key]) for key, text in shown.values())] for name, row in result.items())
+    return table(["database of the structure", "crystals", *shown], rows)
 
 
 def shipped(manifest: dict[str, Any]) -> str:
@@ -152,30 +180,60 @@ def fine_tuning(rows: list[dict[str, float]]) -> str:
 def scaling(result: dict[str, Any]) -> str:
     """Section of a result of `benchmarks/scaling.py`."""
     sizes = result["sizes"]
-    sets = {name: part for name, part in result.items() if name != "sizes"}
+    sets = {name: part for name, part in result.items() if name not in ("sizes", "seeds")}
     errors = table(
         ["judged on", *(f"{n:,.0f}" for n in sizes)],
         ([name, *(meV(mae, 0) for mae in part["mae"])] for name, part in sets.items()),
     )
     laws = table(
-        ["judged on", "exponent", "95 %", "exponent with offset", "95 %", "offset"],
+        ["judged on", "exponent", "95 %", "95 %, of the fit", "exponent with offset", "95 %", "offset"],
         (
             [
                 name,
                 f"{part['power law']['exponent']:.2f}",
-                " to ".join(f"{x:.2f}" for x in part["power law"]["exponent_95"]),
+                interval(part["power law"]["exponent_95"]),
+                interval(exponent_95_of_the_fit(sizes, part["mae"])),
                 f"{part['power law with offset']['exponent']:.2f}",
-                " to ".join(f"{x:.2f}" for x in part["power law with offset"]["exponent_95"]),
+                interval(part["power law with offset"]["exponent_95"]),
                 meV(part["power law with offset"]["offset"], 0),
             ]
             for name, part in sets.items()
         ),
     )
+    n_seeds = len(result.get("seeds", [0]))
+    networks = "One network" if n_seeds == 1 else f"{n_seeds} networks"
+    drawn = (
+        "the judged crystals, and hold only for these networks and these crystals"
+        if n_seeds == 1
+        else "the networks and the judged crystals, too narrow for so few networks"
+    )
     text = (
-        "One network per size, 6,000 steps each: 380 epochs of 500 crystals, 12 of 16,000. So the largest sizes are "
-        "trained shorter than they could use, which bends the curve and makes the offset larger."
+        f"{networks} per size, 6,000 steps each: 380 epochs of 500 crystals, 12 of 16,000. So the largest sizes are "
+        "trained shorter than they could use, which bends the curve and makes the offset larger. Intervals under "
+        f'"95 %" are of bootstrap samples of {drawn}; they take the law for right. Those of the fit are t-intervals of '
+        f"the straight line through the logarithms, with {len(sizes) - 2} degrees of freedom: they know how badly the "
+        "errors follow the law. The exponent between neighbouring sizes alone goes from "
+        f"{' to '.join(f'{x:.2f}' for x in local_slopes(sizes, sets))}."
     )
     return f"{text}\n\n{errors}\n\n{laws}\n\n![errors against training size](results/scaling.svg)"
+
+
+def interval(bounds: Iterable[float]) -> str:
+    """An interval as text."""
+    return " to ".join(f"{x:.2f}" for x in bounds)
+
+
+def exponent_95_of_the_fit(sizes: list[float], maes: list[float]) -> tuple[float, float]:
+    """95 % t-interval of b in MAE = a N^-b, a straight line in the logarithms."""
+    line = linregress(np.log(sizes), np.log(maes))
+    half = student.ppf(0.975, len(sizes) - 2) * line.stderr
+    return -line.slope - half, -line.slope + half
+
+
+def local_slopes(sizes: list[float], sets: dict[str, dict[str, Any]]) -> tuple[float, float]:
+    """Smallest and largest exponent between neighbouring sizes."""
+    slopes = [-np.diff(np.log(part["mae"])) / np.diff(np.log(sizes)) for part in sets.values()]
+    return float(np.min(slopes)), float(np.max(slopes))
 
 
 def uncertainty(result: dict[str, Any]) -> str:
@@ -233,9 +291,49 @@ def derivatives(result: dict[str, Any]) -> str:
     return f"{text}\n\n{table(['fate', 'number', 'for example'], rows)}"
 
 
-def listing(result: dict[str, Any]) -> str:
-    """A result as it is."""
-    return "```json\n" + json.dumps(result, indent=2) + "\n```"
+PEERS = {
+    **{"opengnome": "**OpenGNoME**", "megnet": "MEGNet", "m3gnet": "M3GNet"},
+    **{"chgnet": "CHGNet", "alignn": "ALIGNN", "cgcnn": "CGCNN"},
+}
+
+
+def peers(results: list[dict[str, Any]]) -> str:
+    """Section of a list that `benchmarks/peers/collect.py` wrote."""
+    rows = [
+        [
+            PEERS.get(r["peer"], r["peer"]),
+            f"{r['parameters']:,}",
+            f"{r['train_minutes']:.0f}",
+            f"{r['epochs']:.1f}",
+            meV(r["validation_mae"]),
+            f"{r['train_crystals_per_second']:,.0f}",
+            f"{r['inference_crystals_per_second']:,.0f}",
+            f"{r['peak_rss_gb']:.1f} GB",
+        ]
+        for r in results
+    ]
+    r = results[0]
+    clock = "wall" if r["options"]["clock"] == "wall" else "processor"
+    text = (
+        f"Each from nothing on {r['train_crystals']:,} crystals, judged on {r['validation_crystals']:,}; the same "
+        f"loop, {float(r['options']['minutes']):.0f} minutes of {clock} time with {r['options']['threads']} threads on "
+        f"{r['machine']['cpu']}, torch {r['versions']['torch']}. Building of graphs is not counted."
+    )
+    head = ["network", "parameters", "minutes", "epochs", "validation MAE"]
+    head += ["training crystals/s", "inference crystals/s", "memory"]
+    return f"{text}\n\n{table(head, rows)}"
+
+
+def search(result: dict[str, dict[str, Any]]) -> str:
+    """Section of a result of `benchmarks/search.py`."""
+    described = next(iter(result.values()))["variant"]
+    text = (
+        f"Each trained on the same {described['trained_on']} of the MEGNet split for {described['epochs']} epochs and "
+        f"judged on {described['judged_on']}; one seed, so differences below 2 % are noise. Changes are from the "
+        "base."
+    )
+    rows = ([name, meV(row["mae"]), f"{row['crystals_per_second']:,.0f}"] for name, row in result.items())
+    return f"{text}\n\n{table(['variant', 'MAE', 'crystals/s'], rows)}"
 
 
 def screening(results: list[dict[str, Any]]) -> str:
@@ -417,7 +515,15 @@ def hulls(text: str) -> str:
 Section = tuple[str, str, str, Callable[[Any], str]]
 SECTIONS: tuple[Section, ...] = (
     (
-        "Materials Project 2018, MEGNet split",
+        "Materials Project 2018, MEGNet split, independent members",
+        "mp2018_members.json",
+        "python benchmarks/accuracy.py mp2018 --data DATA --output runs/mp2018 --set training.epochs=44 --member 1; "
+        "--collect docs/results/mp2018_members.parquet --json "
+        "docs/results/mp2018_members.json",
+        accuracy,
+    ),
+    (
+        "Materials Project 2018, MEGNet split, one training restarted twice",
         "mp2018.json",
         "python benchmarks/accuracy.py mp2018 --data DATA --output runs/m --set training.epochs=44 --member 0; "
         "--member 1 --initial runs/m/members/member-00.safetensors --set training.epochs=24 --set "
@@ -483,6 +589,12 @@ SECTIONS: tuple[Section, ...] = (
         "fine_tuning.json",
         "python benchmarks/fine_tuning.py --table DATA/gnome_pbe.parquet --steps 1500 --json fine_tuning.json",
         fine_tuning,
+    ),
+    (
+        "Search of the default network",
+        "search.json",
+        "python benchmarks/search.py --data DATA --output runs/search --json docs/results/search.json",
+        search,
     ),
     (
         "Scaling law",
@@ -556,7 +668,7 @@ SECTIONS: tuple[Section, ...] = (
         "Peers after the same time",
         "peers.json",
         "benchmarks/peers/README.md",
-        listing,
+        peers,
     ),
 )
 
