@@ -389,7 +389,39 @@ def map_reduce(result: dict[str, Any]) -> str:
         f"The shipped networks in bfloat16 at {result['volumes']} volume, parents of at most 12 atoms, "
         f"{result['workers']} workers."
     )
-    return f"{text}\n\n{table(['', ''], rows)}"
+    return f"{text}\n\n{table(['', ''], rows)}\n\n{billion(result)}"
+
+
+def billion(result: dict[str, Any]) -> str:
+    """What 10^9 candidates would take by the rates of a run of fewer."""
+    n = result["counts"]["generated"]
+    before, after = result["driver_mb_before_and_after_selection"]
+    hours = 1e9 * result["selection_us_per_candidate"] / 1e6 / 3600
+    digests, kept, shards = (mb * 1e9 / n / 1000 for mb in (result["digests_mb"], after - before, result["shards_mb"]))
+    return (
+        "On paper, 10^9 candidates on servers with two AMD EPYC 9554 each (128 Zen 4 cores): the networks take the days of "
+        f"the last column of the table before, divided by the servers. The shards are {shards:,.0f} GB on the disk. One "
+        f"process reduces them in {hours:.1f} h; its memory is {digests:.0f} GB for the digests of all candidates and, if the "
+        f"share of what is kept stayed that of this run, {kept:,.0f} GB for the lowest of each composition within the "
+        "window. A smaller `screening.window` keeps less."
+    )
+
+
+def campaign_overhead(result: dict[str, Any]) -> str:
+    """Section of a result of `benchmarks/bench_campaign_overhead.py`."""
+    asked = result["asked"]
+    rows = [
+        ["bookkeeping per calculation, ms", asked["calculation_ms"], result["calculation_ms"]],
+        *([f"- {step}", "", cost] for step, cost in result["calculation_ms_by_step"].items()),
+        ["per event when a campaign is resumed, ms", "", result["replayed_event_ms"]],
+        ["per candidate in the choice, us", asked["candidate_us"], result["candidate_us"]],
+    ]
+    text = (
+        f"{result['calculations']:,} calculations on {result['workers']} workers, {result['candidates']:,} candidates."
+    )
+    head = ["", "asked", "wall", "processor time of the driver"]
+    lines = ([name, str(limit), f"{cost['wall']:.2f}", f"{cost['driver_processor']:.2f}"] for name, limit, cost in rows)
+    return f"{text}\n\n{table(head, lines)}"
 
 
 def random_structures(result: dict[str, Any]) -> str:
@@ -619,6 +651,12 @@ SECTIONS: tuple[Section, ...] = (
         "map_reduce.json",
         "python benchmarks/bench_map_reduce.py --table DATA/mp_crystals.parquet --parents 9500 --json map_reduce.json",
         map_reduce,
+    ),
+    (
+        "What a campaign adds to its calculations",
+        "campaign_overhead.json",
+        "python benchmarks/bench_campaign_overhead.py --json docs/results/campaign_overhead.json",
+        campaign_overhead,
     ),
     (
         "Duplicates beside pymatgen",
