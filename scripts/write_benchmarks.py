@@ -399,11 +399,11 @@ def billion(result: dict[str, Any]) -> str:
     hours = 1e9 * result["selection_us_per_candidate"] / 1e6 / 3600
     digests, kept, shards = (mb * 1e9 / n / 1000 for mb in (result["digests_mb"], after - before, result["shards_mb"]))
     return (
-        "On paper, 10^9 candidates on servers with two AMD EPYC 9554 each (128 Zen 4 cores): the networks take the days of "
-        f"the last column of the table before, divided by the servers. The shards are {shards:,.0f} GB on the disk. One "
-        f"process reduces them in {hours:.1f} h; its memory is {digests:.0f} GB for the digests of all candidates and, if the "
-        f"share of what is kept stayed that of this run, {kept:,.0f} GB for the lowest of each composition within the "
-        "window. A smaller `screening.window` keeps less."
+        "On paper, 10^9 candidates on servers with two AMD EPYC 9554 each (128 Zen 4 cores): the networks take the "
+        "days of the last column of the table before, divided by the servers. "
+        f"The shards are {shards:,.0f} GB on the disk. One process reduces them in {hours:.1f} h; its memory is "
+        f"{digests:.0f} GB for the digests of all candidates and, if as large a share were kept as in this run, "
+        f"{kept:,.0f} GB for the lowest of each composition within the window. A smaller `screening.window` keeps less."
     )
 
 
