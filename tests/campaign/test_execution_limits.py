@@ -330,6 +330,24 @@ def test_the_window_keeps_every_worker_busy() -> None:
     assert (local.window, local.limits.code) == (400, code_identity())
 
 
+def write_pid(path: Path) -> None:
+    path.write_text(str(os.getpid()))
+
+
+def test_local_workers_stay_from_stage_to_stage(tmp_path: Path) -> None:
+    """They load what they need once; one that died is replaced, and none outlives the crew."""
+    with Crew(ExecutionSettings(workers=1), tmp_path) as crew:
+        for stage in ("a", "b"):
+            list(run_units([unit(tmp_path, write_pid, stage)], crew))
+        pid = int((tmp_path / "a").read_text())
+        assert int((tmp_path / "b").read_text()) == pid
+        os.kill(pid, signal.SIGKILL)
+        list(run_units([unit(tmp_path, write_pid, "c")], crew))
+        last = int((tmp_path / "c").read_text())
+        assert last != pid
+    assert not Path(f"/proc/{last}").exists()
+
+
 def test_a_crew_keeps_distributed_workers_from_stage_to_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 

@@ -34,6 +34,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from opengnome.campaign.lasting import LastingExecutor
 from opengnome.campaign.limits import OUT_OF_MEMORY, Limits, apply, forget_hang, hang_note, is_out_of_memory
 from opengnome.campaign.local_workers import LocalExecutor, WorkerDiedError
 from opengnome.campaign.stopping import StopRequest
@@ -199,7 +200,8 @@ class _Driver:
 
     def _wind_down(self) -> Iterator[Ended]:
         """Wait for what ends in time; the others are ended with the executor, and go on from their folders."""
-        if isinstance(self.executor, ThreadPoolExecutor | ProcessPoolExecutor):  # a queue's do not say what has begun
+        inner = self.executor.inner if isinstance(self.executor, LastingExecutor) else self.executor
+        if isinstance(inner, ThreadPoolExecutor | ProcessPoolExecutor):  # a queue's do not say what has begun
             self.running = {future: unit for future, unit in self.running.items() if not future.cancel()}
         if self.running and self.stop.grace_s > 0:
             self.stop.tell(

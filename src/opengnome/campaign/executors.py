@@ -3,15 +3,14 @@
 Results are files, so nothing that an engine forgets is lost with it.
 """
 
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from opengnome.campaign.dask_workers import connect_dask
 from opengnome.campaign.execution import Rules, available_cores, local_executor
 from opengnome.campaign.execution_settings import ExecutionSettings, ParslSettings
+from opengnome.campaign.lasting import LastingExecutor
 from opengnome.campaign.limits import Limits, code_identity
 from opengnome.campaign.parsl_workers import ParslWorkers
 from opengnome.errors import SettingsError
@@ -55,24 +54,23 @@ def local_workers(settings: ExecutionSettings) -> int:
 class Crew:
     """The workers of a campaign: calling it gives their executor.
 
-    Distributed workers stay from stage to stage, so that a queue is waited for once; local processes are made for each
-    stage. Close it, or use it as a context manager.
+    They stay from stage to stage. Close it, or use it as a context manager.
     """
 
     def __init__(self, settings: ExecutionSettings, folder: Path) -> None:
         self.settings = settings
         self.folder = folder
         """For logs of the engine and scripts of its jobs; on the file system that all workers see."""
-        self._lasting: _Lasting | None = None
+        self._lasting: LastingExecutor | None = None
 
     def __call__(self) -> Executor:
-        if self.settings.engine == "local":
-            return local_executor(local_workers(self.settings))
         if self._lasting is None or self._lasting.is_closed:
-            self._lasting = _Lasting(self._connect())
+            self._lasting = LastingExecutor(self._connect())
         return self._lasting
 
     def _connect(self) -> Executor:
+        if self.settings.engine == "local":
+            return local_executor(local_workers(self.settings))
         if self.settings.engine == "dask":
             if self.settings.dask is None:
                 raise SettingsError('engine = "dask" needs dask.scheduler or dask.scheduler_file')
@@ -91,19 +89,3 @@ class Crew:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class _Lasting(Executor):
-    """An executor that outlives a stage that ended well."""
-
-    def __init__(self, inner: Executor) -> None:
-        self._inner = inner
-        self.is_closed = False
-
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return self._inner.submit(function, *args, **kwargs)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        if cancel_futures and not self.is_closed:
-            self.is_closed = True
-            self._inner.shutdown(wait=wait, cancel_futures=True)
