@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from campaign_groups import by_anion, by_confidence, calculated_distance, known_on_the_hull
 
 from opengnome.campaign import CampaignResults, Discovery
 from opengnome.campaign.events import Choice
@@ -62,6 +63,9 @@ def main() -> None:
         pooled(results),
         trained_on(results, structures),
         ends_of_the_scan(results),
+        by_confidence(results),
+        by_anion(results),
+        known_on_the_hull(results),
         "## How deep the hits lie",
         depth(results),
         "## Discoveries",
@@ -161,9 +165,7 @@ def trained_on(results: CampaignResults, structures: CrystalTable | None) -> str
         cells = []
         for seen in (True, False):
             depths = [
-                _depth(results, choice.candidate_id, choice.initial_hull_energy_per_atom)
-                for choice in own
-                if (choice.reduced_formula in trained) == seen
+                calculated_distance(results, choice) for choice in own if (choice.reduced_formula in trained) == seen
             ]
             cells.append(str(Rate(sum(d is not None and d <= STABILITY_TOLERANCE for d in depths), len(depths))))
         lines.append(f"| {ARM_NAMES[arm]} | {' | '.join(cells)} |")
@@ -200,7 +202,7 @@ def ends_of_the_scan(results: CampaignResults) -> str:
 
 
 def _hits_and_bias(results: CampaignResults, choices: Sequence[Choice]) -> str:
-    depths = [_depth(results, c.candidate_id, c.initial_hull_energy_per_atom) for c in choices]
+    depths = [calculated_distance(results, c) for c in choices]
     errors = [
         c.predicted_formation_energy_per_atom - c.initial_hull_energy_per_atom - depth
         for c, depth in zip(choices, depths, strict=True)
@@ -221,11 +223,7 @@ def depth(results: CampaignResults) -> str:
         for arm in ARMS:
             if not any(arm in choice.arms for choice in choices):
                 continue
-            depths = [
-                _depth(results, choice.candidate_id, choice.initial_hull_energy_per_atom)
-                for choice in choices
-                if arm in choice.arms
-            ]
+            depths = [calculated_distance(results, choice) for choice in choices if arm in choice.arms]
             rows.append(f"| {number} | {ARM_NAMES[arm]} | {_depth_cells(depths)} |")
     head = (
         "| round | arm | calculated | hits | of these deeper than 200 meV/atom | hit rate without the deep ones |\n"
@@ -238,14 +236,6 @@ def depth(results: CampaignResults) -> str:
         "candidates are counted apart; the last column leaves them out of hits and calculations."
     )
     return f"{text}\n\n{head}\n" + "\n".join(rows)
-
-
-def _depth(results: CampaignResults, identifier: str, initial_hull_energy: float) -> float | None:
-    entry = results.entries.get(identifier)
-    if entry is None:
-        return None
-    hull = results.knowledge.initial_hull
-    return hull.formation_energy_per_atom(entry.composition, entry.corrected_energy_per_atom) - initial_hull_energy
 
 
 def _depth_cells(depths: Sequence[float | None]) -> str:

@@ -84,7 +84,7 @@ def fit_per_element(known: KnownSet, calculations: Mapping[str, Calculated]) -> 
             f"the oracle failed on the elemental crystals of {', '.join(lost)}; exclude these elements"
         )
     references = {symbol: energies[elemental_id(symbol)] for symbol in symbols}
-    fractions, difference = _differences(known, energies, references)
+    fractions, difference = differences(known, energies, references)
     if len(difference) < 2 * _N_FOLDS:
         raise WorkFailedError(
             f"the oracle converged on {len(difference)} of the known compounds, too few to align it with the known "
@@ -101,10 +101,14 @@ def fit_per_element(known: KnownSet, calculations: Mapping[str, Calculated]) -> 
     )
 
 
-def _differences(
+def differences(
     known: KnownSet, energies: Mapping[str, float], references: dict[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fractions (n_crystals, n_elements) and table minus oracle formation energy (n_crystals,), compounds only."""
+    """Fractions (n_crystals, n_elements) of known compounds, and the table's minus the oracle's formation energy
+    (n_crystals,), eV/atom.
+
+    `energies` are the oracle's by id, `references` its elemental ones by symbol, which orders the columns; eV/atom.
+    """
     symbols = list(references)
     fractions, difference = [], []
     for identifier, formula, energy in zip(
@@ -141,12 +145,18 @@ def fit_shifts(fractions: np.ndarray, difference: np.ndarray) -> np.ndarray:
     return updated
 
 
-def _metrics(fractions: np.ndarray, difference: np.ndarray) -> dict[str, float]:
+def left_by_shifts(fractions: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """What is left of each difference (n_crystals,) after shifts that are fitted to the other folds, eV/atom."""
     fold = np.arange(len(difference)) % _N_FOLDS
     residual = np.empty_like(difference)
     for k in range(_N_FOLDS):
         shifts = fit_shifts(fractions[fold != k], difference[fold != k])
         residual[fold == k] = difference[fold == k] - fractions[fold == k] @ shifts
+    return residual
+
+
+def _metrics(fractions: np.ndarray, difference: np.ndarray) -> dict[str, float]:
+    residual = left_by_shifts(fractions, difference)
     return {
         "n_crystals": float(len(difference)),
         "offset_before": float(-difference.mean()),
