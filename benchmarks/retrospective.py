@@ -24,11 +24,12 @@ from opengnome.campaign.retrospective import run_retrospective
 from opengnome.campaign.retrospective_measures import summarise
 from opengnome.campaign.retrospective_settings import RetrospectiveSettings
 from opengnome.campaign.retrospective_table import prepare_table
+from opengnome.campaign.settings import CampaignSettings
 from opengnome.models.checkpoint import write_json
 from opengnome.settings import load
 
 REFERENCE = "probability_stable"
-"""The default rule of a campaign: others are compared with it."""
+"""Others are compared with it: the paper's way, each candidate by itself against what is known."""
 COLOURS = ("#7a8794", "#0072b2", "#d98e04", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 
 
@@ -216,6 +217,23 @@ def unspent(result: dict) -> str:
     )
 
 
+def verdict(result: dict) -> str:
+    """Which strategy found the most, at each budget."""
+
+    def found(name: str, n: str) -> float:
+        at = result["strategies"][name]["targets"]["stable"]["at"].get(n)
+        return 0.0 if at is None else at["share"]
+
+    budgets = [str(n) for n in result["budgets"]]
+    best = {n: max(result["strategies"], key=lambda name: found(name, n)) for n in budgets}
+    words_of_best = " and ".join(f"{words(name)} at {n}" for n, name in best.items())
+    return one_line(f"""
+        **The most stable crystals** were found by {words_of_best}. A campaign's default is
+        `rounds.acquisition = "{CampaignSettings().rounds.acquisition}"` with
+        `rounds.competitors = "{CampaignSettings().rounds.competitors}"`.
+    """)
+
+
 def document(result: dict) -> str:
     """The comparison as a page of the documentation."""
     paragraphs = [
@@ -230,6 +248,7 @@ def document(result: dict) -> str:
         one_line(INTERVALS) + unspent(result),
         "\n".join(comparison(result, "stable")),
         "\n".join(against_reference(result)),
+        verdict(result),
         "## Within 25 and 50 meV/atom of the hull",
         "\n".join(comparison(result, "within 25 meV/atom")),
         "\n".join(comparison(result, "within 50 meV/atom")),

@@ -1,5 +1,6 @@
 """Which settings a campaign runs with, and which it refuses once it has begun."""
 
+import re
 import shutil
 from concurrent.futures import Executor
 from importlib.metadata import version
@@ -23,13 +24,14 @@ from opengnome.campaign.events import EVENT_ADAPTER, CampaignStarted
 from opengnome.campaign.journal import Journal
 from opengnome.campaign.layout import Layout
 from opengnome.campaign.preparation import changed_versions, versions
+from opengnome.campaign.settings import FOR_DIGEST
 from opengnome.campaign.state import CampaignState
 from opengnome.campaign.work import calculation_key
 from opengnome.crystals import Crystal
 from opengnome.crystals.io import read_table, write_table
 from opengnome.datasets import load_known_set
 from opengnome.errors import CampaignError, SettingsError
-from opengnome.settings import to_toml
+from opengnome.settings import load, to_toml
 from report.synthetic_campaign import ROUNDS, build_campaign, make_settings
 
 N_ROUNDS = len(ROUNDS)
@@ -260,14 +262,25 @@ def test_a_known_set_that_was_moved_is_found_where_the_settings_say_and_later_to
 
 
 def test_settings_of_later_versions_do_not_rename_campaigns_begun_before() -> None:
-    """Sections and keys that are not used are not written, so that the digest is that of the first version."""
+    """What is not used is no part of the digest, which is that of the first version; files have it."""
     settings = CampaignSettings()
     text = settings.model_dump_json()
     assert "max_vacancy_fraction" not in text
-    assert "bfloat16" not in settings.screening.model_dump_json()
+    assert "bfloat16" not in settings.screening.model_dump_json(context=FOR_DIGEST)
     changed = {"screening": {"bfloat16": True}}
     assert CampaignSettings.model_validate(changed).digest != settings.digest
     assert CampaignSettings.model_validate_json(text) == settings
+
+
+def test_settings_of_earlier_versions_come_back_from_their_file(tmp_path: Path) -> None:
+    """A default that is another one now: the file must say what the campaign has, or it could not be resumed."""
+    before = {"screening": {"minimum_inside": False}, "rounds": {"competitors": "known"}}
+    settings = CampaignSettings.model_validate(before)
+    (tmp_path / "settings.toml").write_text(to_toml(settings))
+    assert load(CampaignSettings, tmp_path / "settings.toml") == settings
+    written = settings.model_dump_json(context=FOR_DIGEST)
+    assert not {"minimum_inside", "competitors"} & {*re.findall(r"\w+", written)}
+    assert CampaignSettings().digest != settings.digest
 
 
 def begun(root: Path, **oracle: str) -> Path:

@@ -1,9 +1,10 @@
 """Settings of a campaign: the settings of its parts, composed."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from opengnome.campaign.acquisition import AcquisitionRule
 from opengnome.campaign.execution_settings import ExecutionSettings
@@ -13,6 +14,9 @@ from opengnome.models import COMPOSITIONAL_TRAINING, ModelSettings, StructuralSe
 from opengnome.oracles import OracleSettings
 from opengnome.oracles.settings import MACHINE_SETTINGS
 from opengnome.settings import Settings
+
+FOR_DIGEST = {"for": "digest"}
+"""Context in which settings are written to be hashed."""
 
 
 class ParentSettings(Settings):
@@ -56,6 +60,20 @@ class EnsembleSettings(Settings):
     network settings `model` must then have; `none` trains from random weights."""
 
 
+def _as_before(
+    settings: Settings, written: dict[str, Any], info: SerializationInfo, unused: Mapping[str, Any]
+) -> dict[str, Any]:
+    """For the digest of a campaign, without settings whose values are those of the versions that did not have them.
+
+    Campaigns begun by such versions go on, where a default is another one with ``--set``. Files have everything.
+    """
+    if info.context == FOR_DIGEST:
+        for name, value in unused.items():
+            if getattr(settings, name) == value:
+                written.pop(name, None)
+    return written
+
+
 class ScreeningSettings(Settings):
     """How candidates are judged."""
 
@@ -76,13 +94,8 @@ class ScreeningSettings(Settings):
     """Keep candidates whose predicted energy is at most this far above the current hull, eV/atom."""
 
     @model_serializer(mode="wrap")
-    def _without_unused(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is not used is not written: campaigns begun before it was a setting go on, with minimum_inside=false."""
-        written: dict[str, Any] = write(self)
-        for name in ("bfloat16", "minimum_inside"):
-            if not getattr(self, name):
-                written.pop(name, None)
-        return written
+    def _without_unused(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        return _as_before(self, write(self), info, {"bfloat16": False, "minimum_inside": False})
 
 
 class RoundSettings(Settings):
@@ -102,10 +115,10 @@ class RoundSettings(Settings):
     decomposition energy, or a random draw."""
     exploration: float = Field(default=1.0, ge=0)
     """For lower_bound: standard deviations that are taken off the predicted energy."""
-    competitors: Literal["known", "candidates"] = "known"
+    competitors: Literal["known", "candidates"] = "candidates"
     """What a candidate must lie below when the model chooses: the hull of what is known, or also all other candidates
     as predicted. Where little is known nearly everything lies below the known hull, and the second finds more of what
-    stays stable (`benchmarks/retrospective.py` compares them)."""
+    stays stable (docs/retrospective.md)."""
     diversity: float = Field(default=0.0, ge=0)
     """Each candidate that is chosen makes the others of its chemical system count as this much higher in energy within
     the round, eV/atom; 0 chooses each by itself."""
@@ -117,13 +130,8 @@ class RoundSettings(Settings):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_unused_rules(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is not used is not written: campaigns begun before it was a setting go on."""
-        written: dict[str, Any] = write(self)
-        for name, unused in (("exploration", 1.0), ("diversity", 0.0), ("competitors", "known")):
-            if getattr(self, name) == unused:
-                written.pop(name, None)
-        return written
+    def _without_unused(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        return _as_before(self, write(self), info, {"exploration": 1.0, "diversity": 0.0, "competitors": "known"})
 
 
 class CompositionSearchSettings(Settings):
@@ -213,12 +221,13 @@ class CampaignSettings(Settings):
         its content has a digest of its own.
         """
         text = self.model_dump_json(
+            context=FOR_DIGEST,
             exclude={
                 "execution": True,
                 "name": True,
                 "rounds": {"n_rounds"},
                 "known": {"source"},
                 "oracle": MACHINE_SETTINGS,
-            }
+            },
         )
         return hashlib.sha256(text.encode()).hexdigest()[:32]
