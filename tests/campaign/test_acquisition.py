@@ -12,7 +12,7 @@ from opengnome.campaign.acquisition import (
     spread_over_systems,
 )
 from opengnome.campaign.selection import MODEL, Pool, choose
-from opengnome.campaign.settings import CampaignSettings, RoundSettings
+from opengnome.campaign.settings import FOR_DIGEST, CampaignSettings, RoundSettings
 from opengnome.crystals import Composition
 from opengnome.errors import SettingsError
 from opengnome.hull import CompositionArrays, Entry, Hull
