@@ -588,6 +588,13 @@ SECTIONS: tuple[Section, ...] = (
         uncertainty,
     ),
     (
+        "The same on the hash test after one shift per element, fitted to the other GNoME crystals",
+        "zero_shot_shifted.json",
+        "python benchmarks/zero_shot.py --table DATA/gnome_pbe.parquet --element-shifts --json "
+        "docs/results/zero_shot_shifted.json",
+        uncertainty,
+    ),
+    (
         "Uncertainty of the shipped structural ensemble on its hash test, cross-fitted",
         "hash_test.json",
         "python benchmarks/zero_shot.py --table DATA/mp_crystals.parquet --hash-test --cross-fit --json "
