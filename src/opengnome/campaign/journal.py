@@ -67,6 +67,12 @@ class Row:
     payload: str
     written_at: str
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all its texts: SQLite gives nothing, or zeros, for what lay in a part that was cut off."""
+        texts = (self.key, self.type, self.payload, self.written_at)
+        return all(isinstance(text, str) and "\0" not in text for text in texts)
+
     def event(self) -> Event:
         """The event; raises `CampaignError` when this version cannot read it."""
         try:
@@ -109,11 +115,19 @@ class Journal:
                     f"the journal {self.path} has format {self.version}, this version of opengnome reads up to "
                     f"{FORMAT_VERSION}; install the version that wrote it, or a later one"
                 )
+            self._refuse_part_of_a_page(int(connection.exec_driver_sql("PRAGMA page_size").scalar_one()))
             if read_only and not self.version:
                 raise EmptyJournalError(f"the journal {self.path} is empty: the campaign has not begun")
             if not read_only:
                 _bring_up_to_date(connection, self.version)
                 self.version = FORMAT_VERSION
+
+    def _refuse_part_of_a_page(self, page_size: int) -> None:
+        """SQLite takes what is missing of the last page for zeros, and finds nothing wrong."""
+        log = self.path.with_name(self.path.name + "-wal")
+        length = self.path.stat().st_size
+        if length % page_size and not (log.exists() and log.stat().st_size):  # else the page may be in the log
+            raise self._damaged(f"its {length} bytes are not whole pages of {page_size}")
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -168,7 +182,16 @@ class Journal:
         """Events as they are stored, in order."""
         query = sa.select(*_EVENTS.c).order_by(_EVENTS.c.sequence)
         with self._reading(), self._engine.connect() as connection:
-            return [Row(*row) for row in connection.execute(query)]
+            rows = [Row(*row) for row in connection.execute(query)]
+        lost = next((row.sequence for row in rows if not row.is_whole), None)
+        if lost is not None:
+            raise self._damaged(f"event {lost} is incomplete")
+        return rows
+
+    def _damaged(self, what: str) -> CampaignError:
+        return CampaignError(
+            f"the journal {self.path} is damaged: {what}; opengnome check {self.path.parent} says what can be done"
+        )
 
     def withdraw(self, keys: Iterable[str], *, reason: str) -> int:
         """Make events count no more, so that what they tell of is planned again; how many there were.
@@ -241,7 +264,7 @@ def readable_start(path: Path) -> list[Row]:
         connection.execute("PRAGMA writable_schema=ON")  # or SQLite refuses a file that is shorter than its head says
         for values in connection.execute("SELECT sequence, key, type, payload, written_at FROM events ORDER BY 1"):
             row = Row(*values)
-            if row.event().key != row.key:
+            if not row.is_whole or row.event().key != row.key:
                 break
             rows.append(row)
     return rows
