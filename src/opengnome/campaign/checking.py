@@ -157,7 +157,7 @@ class _Check:
         except CampaignError as error:
             return [self._damaged_journal(str(error).partition("; opengnome check")[0])], None
         if damage:
-            return [self._damaged_journal(f"is damaged: {damage[0].splitlines()[0]}")], None
+            return [self._damaged_journal(f"is damaged: {damage[0].splitlines()[-1]}")], None
         found, events = [], []
         for row in rows:
             try:

@@ -92,19 +92,26 @@ class GraphStore:
         # No process number: that of one that was killed comes back, in a container or on another node.
         temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.tmp")
         temporary.mkdir(parents=True)
+        try:
+            self._write(temporary)
+        except BaseException:  # of a full disk, above all: what cannot be finished must not take the room that is left
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        try:
+            temporary.rename(directory)
+        except OSError:
+            self._save_beside(temporary, directory)
+
+    def _write(self, directory: Path) -> None:
         for name, values in self._arrays().items():
-            np.save(temporary / f"{name}.npy", values)
+            np.save(directory / f"{name}.npy", values)
         manifest = {
             "format_version": FORMAT_VERSION,
             "cutoff": self.cutoff,
             "n_crystals": len(self),
             "reasons": {str(row): reason for row, reason in self.reasons.items()},
         }
-        (temporary / _MANIFEST).write_text(json.dumps(manifest) + "\n")
-        try:
-            temporary.rename(directory)
-        except OSError:
-            self._save_beside(temporary, directory)
+        (directory / _MANIFEST).write_text(json.dumps(manifest) + "\n")
 
     @classmethod
     def _save_beside(cls, temporary: Path, directory: Path) -> None:
