@@ -1,5 +1,6 @@
 """Stores of graphs: the same batches from memory, from disk and from several processes."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -108,3 +109,22 @@ def test_a_file_that_a_crash_has_emptied_is_damage(table: CrystalTable, tmp_path
     (folder,) = tmp_path.glob("graphs-*")
     (folder / name).write_bytes(b"")
     assert len(cached_store(table, tmp_path, cutoff=CUTOFF)) == len(table)
+
+
+def test_what_a_full_disk_cut_short_leaves_nothing_behind(
+    table: CrystalTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Each try would take of the room that was made for it."""
+    saved: list[Path] = []
+
+    def save(path: Path, values: np.ndarray) -> None:
+        saved.append(path)
+        if len(saved) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        path.write_bytes(values.tobytes())
+
+    monkeypatch.setattr(np, "save", save)
+    with pytest.raises(OSError, match="No space left"):
+        build_store(table, cutoff=CUTOFF).save(tmp_path / "graphs")
+    assert len(saved) == 3
+    assert not list(tmp_path.iterdir())
